@@ -1,0 +1,1 @@
+"""The pure core: values and decisions. No socket, thread, clock or random number lives here."""

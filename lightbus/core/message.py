@@ -1,0 +1,92 @@
+"""What travels: events, calls and replies as values, and the `Wire` form that a broker carries.
+
+Celery tasks are a format of their own and live in `lightbus.compat.protocol`; they become a `Wire` too, so that
+drivers and the worker know only one thing to carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """A message as a broker carries it: bytes, headers and the AMQP properties that Lightbus uses.
+
+    Every text property is `""` when absent. `extra` holds further AMQP properties (for example `app_id`), so that
+    a message that is only passed on leaves as it came.
+    """
+
+    body: bytes
+    content_type: str = "application/json"
+    content_encoding: str = "utf-8"
+    headers: Mapping[str, object] = field(default_factory=dict)
+    message_id: str = ""
+    correlation_id: str = ""
+    reply_to: str = ""
+    priority: int | None = None
+    expiration_seconds: float | None = None  #: the broker may drop it after that long in a queue
+    durable: bool = True  #: written to disk by brokers that do
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a message is published. Exchange `""` is the default one: the routing key then names a queue."""
+
+    exchange: str
+    routing_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Who sent a message, when, and because of what. The same for events, calls and replies.
+
+    Attributes:
+        id: unique per message; a repeated delivery or retry keeps it.
+        source: the name of the app that sent it.
+        sent_at: Unix time in seconds.
+        correlation_id: shared by all messages of one conversation; the id of the first.
+        causation_id: id of the message whose handler sent this one; `""` for the first.
+        trace: W3C `traceparent` and `tracestate`, where there are.
+    """
+
+    id: str
+    source: str
+    sent_at: float
+    correlation_id: str = ""
+    causation_id: str = ""
+    trace: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventMessage:
+    """An event that happened in `origin.source`. `payload` is the JSON object of its fields, encoded."""
+
+    origin: Origin
+    name: str  #: api and event, for example `support.tickets.created`
+    version: str  #: major.minor of the API that fired it
+    payload: bytes
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallMessage:
+    """A call that waits for an answer on `reply_to` until `deadline` (Unix seconds)."""
+
+    origin: Origin
+    name: str
+    version: str
+    payload: bytes
+    reply_to: str
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyMessage:
+    """The answer to the call with id `call_id`: a JSON value, or an RFC 9457 problem if `failed`."""
+
+    call_id: str
+    payload: bytes
+    failed: bool

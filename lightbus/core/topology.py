@@ -1,0 +1,144 @@
+"""Exchanges, queues and bindings as values, and the rules by which Lightbus names its own.
+
+Pure: drivers carry a `Topology` out. The names are part of the wire contract (docs/reference/wire.md):
+
+    lightbus.events                 topic exchange of all events; routing key `<api>.<event>.v<major>`
+    <app>.on.<listener>             one durable queue per listener of an app
+    lightbus.rpc.<api>.v<major>     one queue per served API and major version, shared by its owners
+    lightbus.reply.<app>.<token>    one exclusive queue per calling process
+    lightbus.<celery queue>         the tasks that Celery would have had on <celery queue>
+    lightbus.dead                   what could not be handled, with its reason
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .errors import DeclarationError
+from .message import Route
+
+EVENTS_EXCHANGE = "lightbus.events"
+DEAD_LETTER_QUEUE = "lightbus.dead"
+TASK_QUEUE_PREFIX = "lightbus."
+
+#: An RPC queue without a server goes after that long, and its callers are then told at once that nobody serves.
+RPC_QUEUE_EXPIRES_SECONDS = 30.0
+#: A reply queue outlives a broken connection for that long, so that answers under way still arrive.
+REPLY_QUEUE_EXPIRES_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A durable exchange."""
+
+    name: str
+    kind: Literal["direct", "topic", "fanout"] = "direct"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """A queue to declare, or only to check.
+
+    Attributes:
+        exclusive: belongs to one connection and goes with it.
+        auto_delete: goes when its last consumer goes.
+        replicated: a quorum queue where the broker has them.
+        expires_seconds: the broker removes it when unused for that long; None keeps it.
+        max_priority: highest message priority; None for none. Excludes `replicated`.
+        passive: somebody else declared it; check only that it exists.
+        arguments: further broker arguments, passed on as they are.
+    """
+
+    name: str
+    durable: bool = True
+    exclusive: bool = False
+    auto_delete: bool = False
+    replicated: bool = False
+    expires_seconds: float | None = None
+    max_priority: int | None = None
+    passive: bool = False
+    arguments: Mapping[str, object] = field(default_factory=dict, compare=False)
+
+    @property
+    def route(self) -> Route:
+        """The route that leads straight to this queue."""
+        return Route("", self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Messages of `exchange` whose key matches `routing_key` go to `queue`."""
+
+    exchange: str
+    routing_key: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """What must stand on the broker before messages flow. Additive: declaring it twice is harmless."""
+
+    exchanges: tuple[Exchange, ...] = ()
+    queues: tuple[Queue, ...] = ()
+    bindings: tuple[Binding, ...] = ()
+
+    def __add__(self, other: Topology) -> Topology:
+        return Topology(
+            self.exchanges + tuple(x for x in other.exchanges if x not in self.exchanges),
+            self.queues + tuple(x for x in other.queues if x not in self.queues),
+            self.bindings + tuple(x for x in other.bindings if x not in self.bindings),
+        )
+
+
+def check_name(name: str, what: str) -> str:
+    """Return `name` if it may stand in a queue name or routing key; 1 to 150 letters, digits, `_`, `-`, `.`.
+
+    Raises:
+        DeclarationError: it may not.
+    """
+    ok = 0 < len(name) <= 150 and all(c.isalnum() or c in "_-." for c in name) and name.isascii()
+    if not ok or name.startswith(".") or name.endswith(".") or ".." in name:
+        raise DeclarationError(
+            f"{what} {name!r} is not a usable name: use 1 to 150 ASCII letters, digits, '_', '-' and single inner dots"
+        )
+    return name
+
+
+def event_route(name: str, major: int) -> Route:
+    """Where the event `name` (`<api>.<event>`) is published."""
+    return Route(EVENTS_EXCHANGE, f"{name}.v{major}")
+
+
+def listener_topology(app: str, listener: str, routing_keys: tuple[str, ...]) -> Topology:
+    """The durable queue of one listener of `app`, bound to each of `routing_keys`."""
+    queue = Queue(name=f"{app}.on.{listener}", replicated=True)
+    return Topology(
+        (Exchange(EVENTS_EXCHANGE, "topic"),),
+        (queue,),
+        tuple(Binding(EVENTS_EXCHANGE, key, queue.name) for key in routing_keys),
+    )
+
+
+def rpc_queue(api: str, major: int) -> Queue:
+    """The queue that all owners of `api` share for version `major`."""
+    return Queue(name=f"lightbus.rpc.{api}.v{major}", expires_seconds=RPC_QUEUE_EXPIRES_SECONDS)
+
+
+def reply_queue(app: str, token: str) -> Queue:
+    """The queue on which one process of `app` receives answers; `token` tells processes apart."""
+    return Queue(
+        name=f"lightbus.reply.{app}.{token}", durable=False, exclusive=True, auto_delete=True,
+        expires_seconds=REPLY_QUEUE_EXPIRES_SECONDS,
+    )  # fmt: skip
+
+
+def dead_letter_queue(name: str = DEAD_LETTER_QUEUE) -> Queue:
+    """The queue that keeps what could not be handled."""
+    return Queue(name=name)
+
+
+def task_queue_name(celery_queue: str) -> str:
+    """The queue on which Lightbus serves tasks that Celery would serve on `celery_queue`."""
+    return celery_queue if celery_queue.startswith(TASK_QUEUE_PREFIX) else TASK_QUEUE_PREFIX + celery_queue

@@ -1,0 +1,81 @@
+"""What answers the deliveries of a set of queues: listeners, served APIs, tasks. The worker knows only this.
+
+An endpoint decides, the worker carries out: `prepare` turns a delivery into a function call (or at once into an
+outcome), a slot of the worker makes the call, `succeed` or `fail` turn its end into an outcome, and the worker settles
+the delivery by it. So the endpoint never touches a thread, a channel or an acknowledgement, and a handler may be a
+plain function or a coroutine function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .core.outcome import Outcome
+from .core.topology import Topology
+from .ports import Delivery
+
+
+@dataclass(slots=True, kw_only=True)
+class Invocation:
+    """One handler call that a delivery asks for.
+
+    Attributes:
+        function: the user's function; a coroutine function is run on the worker's event loop.
+        name: what the message names, for logs and `current_delivery()`.
+        id: the message's id.
+        attempt: 1 for the first try.
+        ack_early: acknowledge before the call (Celery's default for its tasks): a crash then loses the message.
+        state: whatever the endpoint wants back in `succeed` and `fail`.
+    """
+
+    function: Callable[..., object]
+    args: Sequence[object] = ()
+    kwargs: Mapping[str, object] = field(default_factory=dict)
+    name: str
+    id: str
+    correlation_id: str = ""
+    trace: Mapping[str, str] = field(default_factory=dict)
+    deadline: float | None = None  #: Unix seconds after which the answer helps nobody; calls only
+    attempt: int = 1
+    redelivered: bool = False
+    ack_early: bool = False
+    state: object = None
+
+
+class Endpoint(Protocol):
+    """Answers the deliveries of its queues. Called from the worker's slots, possibly from several at a time."""
+
+    def topology(self) -> Topology:
+        """What must stand before its queues are consumed; the queues to consume are `queues()`."""
+
+    def queues(self) -> Collection[str]:
+        """Names of the queues to consume; all of them are in `topology()`."""
+
+    def prepare(self, delivery: Delivery) -> Invocation | Outcome:
+        """The call that the delivery asks for, or its outcome when there is nothing to call.
+
+        Raises:
+            MessageError: the message cannot be handled; the worker dead-letters it with the error's reason.
+        """
+
+    def succeed(self, invocation: Invocation, result: object) -> Outcome:
+        """The handler returned `result`."""
+
+    def fail(self, invocation: Invocation, error: BaseException) -> Outcome:
+        """The handler raised `error`."""
+
+
+_current: ContextVar[Invocation | None] = ContextVar("lightbus_current", default=None)
+
+
+def current_delivery() -> Invocation | None:
+    """The message being handled in this thread or coroutine, or None outside a handler."""
+    return _current.get()
+
+
+def set_current(invocation: Invocation | None) -> None:
+    """For the worker: mark what this thread or coroutine handles from now on."""
+    _current.set(invocation)

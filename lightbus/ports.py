@@ -1,0 +1,167 @@
+"""The seams between Lightbus and the outside: what a transport and a result backend must do.
+
+These are the whole of what somebody who adds a broker implements; `lightbus.testing.TransportContract` is the suite
+that says whether it is right, and `Capabilities` says in what it may differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from .core.message import Route, Wire
+from .core.topology import Queue, Topology
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a transport adds to what every transport must do.
+
+    Attributes:
+        name: for people: `RabbitMQ`, `Redis`, `embedded (SQLite)`, `in memory`.
+        confirms: a publish is finished when the broker said that it has the message.
+        returns_unroutable: `mandatory=True` fails with `Unroutable` at once; otherwise it is ignored.
+        shared: other processes can connect to it.
+        persistent: messages survive a restart of the broker, or of the last process where there is no server.
+        delay_resolution_seconds: a delay is rounded up to a multiple of this.
+        redelivery_seconds: after kill -9 of a consumer its messages are back within that long.
+        priorities: `Wire.priority` orders a queue that has `max_priority`.
+        expires: the broker drops a message after `Wire.expiration_seconds`; receivers check anyway.
+    """
+
+    name: str
+    confirms: bool
+    returns_unroutable: bool
+    shared: bool
+    persistent: bool
+    delay_resolution_seconds: float
+    redelivery_seconds: float
+    priorities: bool
+    expires: bool
+
+
+class Delivery:
+    """One message handed to this process, to be settled exactly once by `ack` or `requeue`.
+
+    Thread-safe, and a second settlement does nothing. When the connection was lost since, settling does nothing
+    either: the broker gives the message to somebody again, with `redelivered` set.
+
+    Attributes:
+        wire: the message.
+        queue: the queue it came from.
+        redelivered: it may have been handed out before.
+    """
+
+    __slots__ = ("_settle", "_settled", "queue", "redelivered", "wire")
+
+    def __init__(self, wire: Wire, queue: str, redelivered: bool, settle: Callable[[bool], None]) -> None:
+        """`settle(True)` acknowledges, `settle(False)` hands back; called once, from any thread, must not block."""
+        self.wire = wire
+        self.queue = queue
+        self.redelivered = redelivered
+        self._settle = settle
+        self._settled = False
+
+    @property
+    def settled(self) -> bool:
+        return self._settled
+
+    def ack(self) -> None:
+        """The message is handled; the broker may forget it."""
+        if not self._settled:
+            self._settled = True
+            self._settle(True)
+
+    def requeue(self) -> None:
+        """Hand the message back; the next consumer gets it, flagged as redelivered."""
+        if not self._settled:
+            self._settled = True
+            self._settle(False)
+
+
+class Consumer(Protocol):
+    """A running subscription. It survives lost connections by itself until it is closed."""
+
+    def cancel(self) -> None:
+        """Take no more messages. Those delivered can still be settled. Returns when no further one will arrive."""
+
+    def close(self, *, timeout_seconds: float = 10.0) -> None:
+        """Cancel, carry out the settlements made so far, hand back what is not settled, and disconnect."""
+
+
+class Transport(Protocol):
+    """A broker. Thread-safe. Connects on first use, so that it may be created before a fork."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def declare(self, topology: Topology) -> None:
+        """Make `topology` stand, now and after each reconnection.
+
+        Raises:
+            TopologyMismatch: something of that name stands with other arguments, or a passive queue does not stand.
+            TransportError: the broker could not be reached.
+        """
+
+    def publish(
+        self, wire: Wire, route: Route, *, delay_seconds: float = 0.0, mandatory: bool = False
+    ) -> Future[None]:
+        """Send a message; the future is done when the broker has taken charge of it.
+
+        Does not wait for the broker's answer, so that many can be under way. A message not yet confirmed when the
+        connection breaks is sent again, with header `lightbus_repeat`.
+
+        Args:
+            delay_seconds: the message becomes visible after that long; only for routes to a queue (exchange `""`)
+                that this or another Lightbus process declared.
+            mandatory: fail with `Unroutable` when no queue takes it, or, where the transport can tell, when the
+                queue has had no living consumer for longer than it may be unused.
+
+        The future's errors are `TransportError`s: Unroutable, NotConfirmed, ConnectionLost, BrokerUnreachable,
+        AccessRefused.
+        """
+
+    def consume(
+        self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int
+    ) -> Consumer:
+        """Hand each message of `queues` to `on_delivery`, at most `prefetch` unsettled at a time (per queue on AMQP).
+
+        The queues must have been declared. `on_delivery` runs on the consumer's own thread and must not block; when
+        it raises, the message is handed back. Returns once the broker has accepted the subscription.
+
+        Raises:
+            TransportError: the first connection could not be made. Later losses are healed in the background.
+        """
+
+    def get(self, queue: str) -> Delivery | None:
+        """One waiting message, or None: for tools that look into a queue. Requeue it or ack it."""
+
+    def message_count(self, queue: str) -> int | None:
+        """Messages that wait in `queue`, or None when there is no such queue."""
+
+    def delete(self, queue: str) -> None:
+        """Remove a queue and what waits in it. Nothing happens when there is none."""
+
+    def close(self) -> None:
+        """Wait for confirms under way (a few seconds at most), close consumers, disconnect. Twice is harmless."""
+
+
+class ResultBackend(Protocol):
+    """Where results of tasks are kept: a document (bytes) under a task id."""
+
+    def store(self, task_id: str, document: bytes, *, expires_seconds: float | None) -> None:
+        """Keep `document`, and wake those who wait for it."""
+
+    def fetch(self, task_id: str) -> bytes | None:
+        """The document, or None when there is none (any more)."""
+
+    def wait(self, task_id: str, *, timeout_seconds: float) -> bytes | None:
+        """The document as soon as one is stored that was not there before, or what is there at the timeout."""
+
+    def forget(self, task_id: str) -> None:
+        """Remove the document, if there is one."""
+
+    def close(self) -> None:
+        """Disconnect."""
