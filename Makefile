@@ -1,0 +1,38 @@
+# Each command makes the virtual environment that it needs: nothing to install by hand but Python.
+# A rebuild happens when setup.py changed (the file `ready` in the environment is older).
+
+BROKER ?= sqlite
+ARGS ?=
+
+.PHONY: help test demo lint types bench clean
+
+help: ## Show these commands (the default)
+	@echo "make test    all tests, on a private RabbitMQ and Redis        ARGS='tests/core -k retry' for some"
+	@echo "make demo    the shop example, start to end                    BROKER=sqlite (default), a name or a URL"
+	@echo "make lint    ruff: mistakes and format"
+	@echo "make types   mypy --strict"
+	@echo "make bench   ratios against Celery and py-amqp, in one run"
+	@echo "make clean   remove what these commands made"
+
+test: .venv-test/ready ## All tests
+	@.venv-test/bin/python tests/tools/run.py $(ARGS)
+
+demo: .venv-demo/ready ## The shop example
+	@BROKER='$(BROKER)' .venv-demo/bin/python examples/shop/demo.py $(ARGS)
+
+lint: .venv-dev/ready
+	@.venv-dev/bin/ruff check .
+	@.venv-dev/bin/ruff format --check .
+
+types: .venv-dev/ready
+	@.venv-dev/bin/mypy
+
+bench: .venv-test/ready
+	@.venv-test/bin/python benchmarks/run.py $(ARGS)
+
+clean:
+	rm -rf .venv-test .venv-demo .venv-dev .tox build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv-test/ready .venv-demo/ready .venv-dev/ready: .venv-%/ready: setup.py pyproject.toml tests/tools/venv.sh
+	@sh tests/tools/venv.sh .venv-$* $*

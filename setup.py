@@ -1,0 +1,80 @@
+"""Packaging of Lightbus: what is installed, and what it needs.
+
+The version is read from the text of `lightbus/version.py`, so that building needs none of the
+dependencies. Tool settings are in `pyproject.toml`.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+REDIS = ["kombu[redis]>=5.4"]  # kombu knows which redis clients it works with
+CELERY = ["celery>=5.3"]
+TEST = [
+    *REDIS,
+    *CELERY,
+    "freezegun>=1.5",
+    "hypothesis>=6.100",
+    "pytest>=8.2",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
+]
+DEV = [*TEST, "build>=1.2", "mypy>=1.13", "ruff>=0.8", "tox>=4.20"]
+
+
+def read_version() -> str:
+    text = (HERE / "lightbus" / "version.py").read_text(encoding="utf-8")
+    found = re.search(r"""^VERSION(?:\s*:[^=]+)?\s*=\s*["']([^"']+)["']""", text, re.MULTILINE)
+    if found is None:
+        raise SystemExit('lightbus/version.py has no line like VERSION = "1.2.3"')
+    return found.group(1)
+
+
+def read_readme() -> str:
+    readme = HERE / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.exists() else ""
+
+
+setup(
+    name="lightbus-kombu",
+    version=read_version(),
+    description="Events, remote calls and Celery-compatible tasks for several applications on one broker",
+    long_description=read_readme(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["lightbus", "lightbus.*"]), *find_packages("scheduler")],
+    package_dir={"lightbus_scheduler": "scheduler/lightbus_scheduler"},
+    package_data={"lightbus": ["py.typed"], "lightbus_scheduler": ["py.typed"]},
+    install_requires=[
+        "amqp>=5.2",
+        "click>=8.1",
+        "kombu>=5.4",
+        "msgspec>=0.18",
+        "rich>=13",
+    ],
+    extras_require={
+        "redis": REDIS,
+        "celery": CELERY,
+        "demo": [*REDIS, *CELERY],
+        "test": TEST,
+        "dev": DEV,
+    },
+    entry_points={"console_scripts": ["lightbus = lightbus.cli.__main__:main"]},
+    classifiers=[
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: System :: Distributed Computing",
+        "Typing :: Typed",
+    ],
+    zip_safe=False,
+)

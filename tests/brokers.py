@@ -1,0 +1,454 @@
+"""Brokers for the tests: where their programs are, how a private one is started, and who gets what.
+
+`RabbitMQ` and `Redis` are private servers on free loopback ports, with their files in one folder.
+`Brokers` is what all processes of one test run share: each server is started once, by the first
+test that asks for it, and every test gets a virtual host or a database number that no other has.
+
+With LIGHTBUS_TEST_AMQP_URL and LIGHTBUS_TEST_REDIS_URL the tests use servers that run already.
+RabbitMQ then also needs its management API in LIGHTBUS_TEST_AMQP_API (http://127.0.0.1:15672),
+because virtual hosts are made there. A Redis database that is not empty is left alone.
+
+The fixtures are in `conftest.py`. What a missing server means is decided here: an error, never a skip.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import redis
+
+KEEP = Path(__file__).with_name("tools") / "keep.py"
+RABBITMQ_PATHS = ("/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/opt/homebrew/sbin")
+START_SECONDS = 120  # RabbitMQ takes 5 to 15 on a small machine, and more on a busy one
+REDIS_DATABASES = 1024
+
+ServerT = TypeVar("ServerT", bound="Server")
+
+
+class BrokerMissing(RuntimeError):
+    """A server that the tests need is neither installed nor named by a URL."""
+
+
+class BrokerFailed(RuntimeError):
+    """A server did not start or did not obey; the text ends in the tail of its log."""
+
+
+def find_program(name: str) -> str | None:
+    """The path of a program, or None.
+
+    Debian's /usr/sbin/rabbitmq-server changes to another user first, who cannot read our files:
+    the program behind that wrapper comes first.
+    """
+    for folder in RABBITMQ_PATHS:
+        path = Path(folder, name)
+        if path.exists():
+            return str(path)
+    return shutil.which(name)
+
+
+def missing_packages() -> list[str]:
+    """Debian's names of the packages that are needed, not installed and not replaced by a URL."""
+    missing = []
+    if "LIGHTBUS_TEST_AMQP_URL" not in os.environ and not (find_program("rabbitmq-server") and find_program("epmd")):
+        missing.append("rabbitmq-server")
+    if "LIGHTBUS_TEST_REDIS_URL" not in os.environ and not find_program("redis-server"):
+        missing.append("redis-server")
+    return missing
+
+
+def how_to_get(packages: list[str]) -> str:
+    """One sentence for people whose machine lacks `packages`."""
+    variables = {"rabbitmq-server": "LIGHTBUS_TEST_AMQP_URL", "redis-server": "LIGHTBUS_TEST_REDIS_URL"}
+    return (
+        f"The tests need {' and '.join(packages)}, not found here: install with 'apt-get install {' '.join(packages)}' "
+        f"or your system's like, or name running ones in {' and '.join(variables[package] for package in packages)}."
+    )
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on, below the range that outgoing connections take."""
+    for _ in range(200):
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise BrokerFailed("found no free port between 20000 and 32000 on 127.0.0.1")
+
+
+def tail(path: Path, lines: int = 30) -> str:
+    """The last lines of a log, or a note that there is none."""
+    if not path.exists():
+        return f"({path.name} does not exist)"
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+class Server:
+    """A private server: `start`, `stop`, and `start` again on the same ports and files.
+
+    Args:
+        folder: for its files; made when missing.
+        owner_pid: the server dies with this process; by default the caller's.
+        ports: of a server that runs already in `folder`, to join it; free ones are chosen otherwise.
+    """
+
+    name = "server"
+    ports_needed = 1
+    greeting = b""  #: what a client says first; any answer means that the server is up
+
+    def __init__(self, folder: Path, owner_pid: int | None = None, ports: Sequence[int] = ()) -> None:
+        self.folder = folder
+        self.owner_pid = owner_pid or os.getpid()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.ports = tuple(ports) or tuple(free_port() for _ in range(self.ports_needed))
+        self.port = self.ports[0]
+        self.log = folder / f"{self.name}.log"
+        self._keepers: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def url(self) -> str:
+        raise NotImplementedError
+
+    def commands(self) -> dict[str, list[str]]:
+        """Name to command line, in the order of starting."""
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        return dict(os.environ)
+
+    def start(self) -> None:
+        """Start it and wait until it answers.
+
+        Raises:
+            BrokerMissing: the program is not installed.
+            BrokerFailed: it ended, or did not answer within START_SECONDS.
+        """
+        for name, command in self.commands().items():
+            with self.log.open("ab") as log:
+                pid_file = self.folder / f"{name}.keep.pid"
+                keeper = [sys.executable, "-S", "-E", str(KEEP), str(self.owner_pid), str(pid_file), *command]
+                self._keepers.append(
+                    subprocess.Popen(
+                        keeper,
+                        env=self.environment(),
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        start_new_session=True,
+                    )
+                )
+        deadline = time.monotonic() + START_SECONDS
+        while not self.answers():
+            if any(keeper.poll() is not None for keeper in self._keepers) or time.monotonic() > deadline:
+                self.stop()
+                raise BrokerFailed(f"{self.name} did not start; the end of its log:\n{tail(self.log)}")
+            time.sleep(0.05)
+
+    def answers(self) -> bool:
+        """True when a client that says the greeting gets an answer."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as client:
+                client.sendall(self.greeting)
+                return bool(client.recv(1))
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        """End it at once, as `kill -9` would; what it had written to disk is there at the next start."""
+        for keeper in reversed(self._keepers):
+            keeper.send_signal(signal.SIGTERM)
+        for keeper in self._keepers:
+            keeper.wait(timeout=30)
+        self._keepers.clear()
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *_error: object) -> None:
+        self.stop()
+
+
+class RabbitMQ(Server):
+    """A RabbitMQ node with its own name, cookie, port mapper and files."""
+
+    name = "rabbitmq"
+    ports_needed = 3
+    greeting = b"AMQP\x00\x00\x09\x01"
+
+    def __init__(self, folder: Path, owner_pid: int | None = None, ports: Sequence[int] = ()) -> None:
+        super().__init__(folder, owner_pid, ports)
+        _, self.epmd_port, self.dist_port = self.ports
+        self.node = f"lightbus-{self.port}@localhost"
+        cookie = folder / ".erlang.cookie"
+        if not cookie.exists():
+            cookie.write_text(f"lightbus{random.getrandbits(64):x}")
+            cookie.chmod(0o400)
+        (folder / "enabled_plugins").write_text("[].\n")
+        (folder / "rabbitmq.conf").write_text(
+            f"listeners.tcp.local = 127.0.0.1:{self.port}\n"
+            "disk_free_limit.absolute = 50MB\n"  # the default alarm would stop every publisher on a full laptop
+            "log.console = true\n"
+            "log.console.level = info\n"
+            "log.file = false\n"
+        )
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+
+    def commands(self) -> dict[str, list[str]]:
+        server, epmd = find_program("rabbitmq-server"), find_program("epmd")
+        if server is None or epmd is None:
+            raise BrokerMissing(how_to_get(["rabbitmq-server"]))
+        # Started by us, epmd stays in the foreground and ends with the rest; the node would leave it behind.
+        return {"epmd": [epmd, "-port", str(self.epmd_port), "-address", "127.0.0.1"], "rabbitmq": [server]}
+
+    def environment(self) -> dict[str, str]:
+        settings = {
+            "HOME": self.folder,
+            "ERL_EPMD_PORT": self.epmd_port,
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": self.node,
+            "RABBITMQ_DIST_PORT": self.dist_port,
+            "RABBITMQ_MNESIA_BASE": self.folder / "mnesia",
+            "RABBITMQ_LOG_BASE": self.folder / "log",
+            "RABBITMQ_CONFIG_FILE": self.folder / "rabbitmq.conf",
+            "RABBITMQ_CONFIG_FILES": self.folder / "conf.d",
+            "RABBITMQ_ADVANCED_CONFIG_FILE": self.folder / "advanced.config",
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": self.folder / "enabled_plugins",
+            # Schedulers that spin while idle would take the processor from the tests.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none "
+            "-kernel inet_dist_use_interface {127,0,0,1}",
+        }
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RABBITMQ_", "ERL_"))}
+        return inherited | {name: str(value) for name, value in settings.items()}
+
+    def evaluate(self, erlang: str) -> None:
+        """Run an Erlang expression in the node; it has to give ok.
+
+        erl_call takes about 30 milliseconds, rabbitmqctl starts a virtual machine and takes a second.
+        """
+        erl_call = find_program("erl_call")
+        if erl_call:
+            command, given, wanted = [erl_call, "-sname", self.node, "-e"], f"{erlang}.\n", "{ok, ok}"
+        else:
+            command, given, wanted = [find_program("rabbitmqctl") or "rabbitmqctl", "eval", f"{erlang}."], "", "ok"
+        done = subprocess.run(
+            command, env=self.environment(), input=given, capture_output=True, text=True, timeout=60, check=False
+        )
+        if done.stdout.strip() != wanted:
+            said = f"{done.stdout}{done.stderr}"
+            raise BrokerFailed(f"RabbitMQ refused {erlang!r}: {said}\n{tail(self.log)}")
+
+    def add_vhost(self, vhost: str) -> str:
+        """Make a virtual host for the user guest; returns its URL."""
+        self.evaluate(
+            f'V = <<"{vhost}">>, rabbit_vhost:add(V, <<"tests">>), '
+            'rabbit_auth_backend_internal:set_permissions(<<"guest">>, V, <<".*">>, <<".*">>, <<".*">>, <<"tests">>), '
+            "ok"
+        )
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/{vhost}"
+
+    def delete_vhost(self, vhost: str) -> None:
+        self.evaluate(f'rabbit_vhost:delete(<<"{vhost}">>, <<"tests">>), ok')
+
+
+class RunningRabbitMQ:
+    """A RabbitMQ that somebody else started; virtual hosts are made through its management API."""
+
+    def __init__(self, url: str, api: str) -> None:
+        self.url, self.api = url, api
+        parts = urlsplit(url)
+        self._user, self._password = parts.username or "guest", parts.password or "guest"
+        self._server = f"{parts.scheme}://{parts.netloc}"
+
+    def _ask(self, method: str, path: str, body: str = "") -> None:
+        request = urllib.request.Request(f"{self.api}/api/{path}", body.encode(), method=method)
+        token = base64.b64encode(f"{self._user}:{self._password}".encode()).decode()
+        request.add_header("Authorization", f"Basic {token}")
+        request.add_header("Content-Type", "application/json")
+        urllib.request.urlopen(request, timeout=30).close()
+
+    def add_vhost(self, vhost: str) -> str:
+        self._ask("PUT", f"vhosts/{vhost}")
+        self._ask(
+            "PUT", f"permissions/{vhost}/{self._user}", json.dumps({"configure": ".*", "write": ".*", "read": ".*"})
+        )
+        return f"{self._server}/{vhost}"
+
+    def delete_vhost(self, vhost: str) -> None:
+        self._ask("DELETE", f"vhosts/{vhost}")
+
+
+class Redis(Server):
+    """A redis-server of its own."""
+
+    name = "redis"
+    greeting = b"PING\r\n"
+    keeps_data = False  #: True writes each command to disk before it answers, so that data outlives `stop`
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def commands(self) -> dict[str, list[str]]:
+        program = find_program("redis-server")
+        if program is None:
+            raise BrokerMissing(how_to_get(["redis-server"]))
+        options = {
+            "port": self.port,
+            "bind": "127.0.0.1",
+            "dir": self.folder,
+            "databases": REDIS_DATABASES,
+            "save": "",
+            "appendonly": "yes" if self.keeps_data else "no",
+            "appendfsync": "always",
+        }
+        line = [program]
+        for name, value in options.items():
+            line += [f"--{name}", str(value)]
+        return {"redis": line}
+
+
+class Brokers:
+    """The brokers of one test run, as one of its processes sees them.
+
+    All processes of the run share `folder`: file locks there decide who starts a server and who has
+    which database; a counter gives virtual hosts their numbers.
+    """
+
+    def __init__(self, folder: Path, owner_pid: int) -> None:
+        self.folder = folder
+        self.owner_pid = owner_pid
+        self._rabbitmq: RabbitMQ | RunningRabbitMQ | None = None
+        self._redis_url: str | None = None
+
+    # Servers
+
+    def rabbitmq(self) -> RabbitMQ | RunningRabbitMQ:
+        """The RabbitMQ of this run, started when it is not yet."""
+        if self._rabbitmq is None:
+            url, api = os.environ.get("LIGHTBUS_TEST_AMQP_URL"), os.environ.get("LIGHTBUS_TEST_AMQP_API")
+            if url and not api:
+                raise BrokerMissing(
+                    "LIGHTBUS_TEST_AMQP_URL needs LIGHTBUS_TEST_AMQP_API beside it, the address of that "
+                    "RabbitMQ's management API like http://127.0.0.1:15672: the tests make virtual hosts there."
+                )
+            self._rabbitmq = RunningRabbitMQ(url, api) if url and api else self._join(RabbitMQ)
+        return self._rabbitmq
+
+    def redis_server_url(self) -> str:
+        """The Redis of this run, started when it is not yet: URL of its database 0."""
+        if self._redis_url is None:
+            self._redis_url = os.environ.get("LIGHTBUS_TEST_REDIS_URL") or self._join(Redis).url
+        return self._redis_url
+
+    def _join(self, kind: type[ServerT]) -> ServerT:
+        folder = self.folder / kind.name
+        state, failure = folder / "state.json", folder / "failure.txt"
+        with self._lock(f"{kind.name}.lock"):
+            if failure.exists():
+                raise BrokerFailed(failure.read_text())
+            if state.exists():
+                return kind(folder, self.owner_pid, json.loads(state.read_text()))
+            server = kind(folder, self.owner_pid)
+            try:
+                server.start()
+            except (BrokerFailed, BrokerMissing) as error:
+                failure.write_text(str(error))
+                raise
+            state.write_text(json.dumps(server.ports))
+            return server
+
+    def logs(self) -> dict[str, str]:
+        """Name to the log's tail, of each private server that was started."""
+        return {path.stem: tail(path) for path in sorted(self.folder.glob("*/*.log"))}
+
+    def stop(self) -> None:
+        """End all servers of the run and wait until they are gone. The owner calls this, once."""
+        pid_files = list(self.folder.glob("*/*.keep.pid"))
+        for pid_file in pid_files:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                os.kill(int(pid_file.read_text()), signal.SIGTERM)
+        deadline = time.monotonic() + 30
+        while any(pid_file.exists() for pid_file in pid_files):
+            if time.monotonic() > deadline:
+                raise BrokerFailed(f"a server did not end within 30 seconds: {[str(path) for path in pid_files]}")
+            time.sleep(0.02)
+
+    # What a test gets
+
+    @contextlib.contextmanager
+    def vhost(self) -> Iterator[str]:
+        """URL of an empty virtual host that no other test gets; deleted afterwards."""
+        server = self.rabbitmq()
+        vhost = f"test-{os.path.basename(self.folder)}-{self._next_number('vhost')}"
+        url = server.add_vhost(vhost)
+        try:
+            yield url
+        finally:
+            server.delete_vhost(vhost)
+
+    @contextlib.contextmanager
+    def redis_database(self) -> Iterator[str]:
+        """URL of an empty database that no other test has at the same time; emptied afterwards."""
+        parts = urlsplit(self.redis_server_url())
+        server = redis.Redis.from_url(self.redis_server_url())
+        count = int(server.config_get("databases")["databases"])
+        server.close()
+        for _ in range(count):
+            number = 1 + self._next_number("redis") % (count - 1)
+            with contextlib.ExitStack() as held:
+                if not held.enter_context(self._try_lock(f"redis-{number}.lock")):
+                    continue
+                url = parts._replace(path=f"/{number}").geturl()
+                client = held.enter_context(redis.Redis.from_url(url))
+                if client.dbsize():
+                    continue  # on a server that is not ours this is somebody's data
+                try:
+                    yield url
+                finally:
+                    client.flushdb()
+                return
+        raise BrokerFailed(f"none of the {count - 1} databases from 1 on at {parts.netloc} is empty and free")
+
+    # Shared by the processes of a run
+
+    @contextlib.contextmanager
+    def _lock(self, name: str) -> Iterator[None]:
+        with (self.folder / name).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    @contextlib.contextmanager
+    def _try_lock(self, name: str) -> Iterator[bool]:
+        with (self.folder / name).open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+    def _next_number(self, name: str) -> int:
+        counter = self.folder / f"{name}.number"
+        with self._lock(f"{name}.number.lock"):
+            number = int(counter.read_text()) + 1 if counter.exists() else 1
+            counter.write_text(str(number))
+        return number

@@ -1,0 +1,161 @@
+"""Fixtures that all tests share: brokers, names of one's own, and processes that end with the test.
+
+The first process of a run makes a folder and hands it to its xdist workers; through it they find the
+same brokers (`tests/brokers.py`). It ends them when the run ends; when it is killed they end by themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.brokers import Brokers, RabbitMQ, Redis
+from tests.processes import Processes
+
+BROKERS = pytest.StashKey[Brokers]()
+BROKER_FIXTURES = {"amqp_url", "amqp_vhost_url", "redis_url", "broker_url"}
+IMPORTS = {
+    "celery": re.compile(r"^\s*(from|import) celery\b", re.MULTILINE),
+    "compat": re.compile(r"^\s*(from|import) lightbus\.compat\b|^\s*from lightbus import .*\bcompat\b", re.MULTILINE),
+}
+
+
+# The run
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--without",
+        choices=sorted(IMPORTS),
+        help="leave out the test files that import celery, or lightbus.compat: the others must pass where it is absent",
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    absent = config.getoption("--without")
+    if absent is None or collection_path.suffix != ".py":
+        return None
+    return True if IMPORTS[absent].search(collection_path.read_text(encoding="utf-8")) else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    given: dict[str, Any] | None = getattr(config, "workerinput", None)
+    if given is None:
+        config.stash[BROKERS] = Brokers(Path(tempfile.mkdtemp(prefix="lightbus-test-")), os.getpid())
+    else:
+        config.stash[BROKERS] = Brokers(Path(given["lightbus_folder"]), given["lightbus_owner_pid"])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """xdist is about to start a worker."""
+    brokers = node.config.stash[BROKERS]
+    node.workerinput["lightbus_folder"] = str(brokers.folder)
+    node.workerinput["lightbus_owner_pid"] = brokers.owner_pid
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    brokers = config.stash.get(BROKERS, None)
+    if brokers is not None and brokers.owner_pid == os.getpid():
+        brokers.stop()
+        shutil.rmtree(brokers.folder, ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """A failed test that used a broker shows the end of the brokers' logs."""
+    report = yield
+    if report.failed and BROKER_FIXTURES & set(getattr(item, "fixturenames", ())):
+        for name, text in item.config.stash[BROKERS].logs().items():
+            report.sections.append((f"end of the log of {name}", text))
+    return report
+
+
+# Names and brokers
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A beginning for queue and exchange names that no other test has."""
+    return f"t{uuid.uuid4().hex[:10]}"
+
+
+@pytest.fixture(scope="session")
+def brokers(pytestconfig: pytest.Config) -> Brokers:
+    return pytestconfig.stash[BROKERS]
+
+
+@pytest.fixture
+def amqp_url(brokers: Brokers) -> str:
+    """RabbitMQ's virtual host that all tests share: use names that begin with `prefix`."""
+    return brokers.rabbitmq().url
+
+
+@pytest.fixture
+def amqp_vhost_url(brokers: Brokers) -> Iterator[str]:
+    """A virtual host of RabbitMQ for this test alone (30 milliseconds to make, 50 to delete)."""
+    with brokers.vhost() as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(brokers: Brokers) -> Iterator[str]:
+    """An empty Redis database for this test alone."""
+    with brokers.redis_database() as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The embedded broker, in a file of this test; the path is absolute."""
+    return f"sqlite:///{tmp_path / 'broker.sqlite'}"
+
+
+@pytest.fixture
+def memory_url(prefix: str) -> str:
+    """The broker inside this process, under a name of this test."""
+    return f"memory://{prefix}"
+
+
+@pytest.fixture(params=["amqp", "redis", "sqlite"])
+def broker_url(request: pytest.FixtureRequest) -> str:
+    """Each broker that is promised to work, one after the other, empty and for this test alone."""
+    fixture = {"amqp": "amqp_vhost_url", "redis": "redis_url", "sqlite": "sqlite_url"}[request.param]
+    url: str = request.getfixturevalue(fixture)
+    return url
+
+
+@pytest.fixture
+def own_rabbitmq(tmp_path: Path) -> Iterator[RabbitMQ]:
+    """A RabbitMQ for this test alone, to be stopped and started again; 15 seconds to start."""
+    server = RabbitMQ(tmp_path / "rabbitmq")
+    with server:
+        yield server
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[Redis]:
+    """A Redis for this test alone, to be stopped and started again; it keeps its data."""
+    server = Redis(tmp_path / "redis")
+    server.keeps_data = True
+    with server:
+        yield server
+
+
+# Processes
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Starts processes; those that still run when the test ends are killed, with what they started."""
+    started = Processes(tmp_path)
+    yield started
+    started.end()
