@@ -1,0 +1,165 @@
+"""The transport for RabbitMQ: publishing, consuming and looking into queues, each on a connection of its own.
+
+A memory or disk alarm blocks the connections that publish and not those that consume; that is why they are two.
+Declarations and look-ups take a third, opened when needed, since each waits for the broker's answer.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from ...core.errors import ConnectionLost, TopologyMismatch, TransportError
+from ...core.message import Route, Wire
+from ...core.topology import Queue, Topology
+from ...ports import Capabilities, Consumer, Delivery
+from .amqp_consumer import AmqpConsumer
+from .amqp_declare import declare_ladder, declare_topology, delayed_route, split_options, takes_delays
+from .amqp_errors import CHANNEL_ERRORS, CONNECTION_ERRORS
+from .amqp_publisher import AmqpPublisher
+from .amqp_wire import wire_of
+from .link import connect
+
+CAPABILITIES = Capabilities(
+    name="RabbitMQ",
+    confirms=True,
+    returns_unroutable=True,
+    shared=True,
+    persistent=True,
+    delay_resolution_seconds=1.0,
+    redelivery_seconds=1.0,
+    priorities=True,
+    expires=True,
+)
+
+
+class AmqpTransport:
+    """`ports.Transport` for AMQP 0.9.1. Several nodes of a cluster are written `amqp://a//;amqp://b//`."""
+
+    capabilities = CAPABILITIES
+
+    def __init__(self, url: str, options: Mapping[str, object]) -> None:
+        self._url = url
+        self._options, self._delay_queue_type = split_options(options)
+        self._publisher = AmqpPublisher(url, self._options)
+        self._topology = Topology()
+        self._consumers: list[AmqpConsumer] = []
+        self._lock = threading.RLock()
+        self._tools: Any = None
+        self._tools_channel: Any = None
+        self._pid = os.getpid()
+
+    def declare(self, topology: Topology) -> None:
+        """See `ports.Transport.declare`."""
+        with self._channel() as channel:
+            if any(takes_delays(queue) for queue in topology.queues):
+                declare_ladder(self._tools, self._delay_queue_type)
+            # An exclusive queue belongs to the connection that declares it: the consumer's, which declares it itself.
+            shared = Topology(topology.exchanges, tuple(q for q in topology.queues if not q.exclusive))
+            exclusive = {q.name for q in topology.queues if q.exclusive}
+            bindings = tuple(b for b in topology.bindings if b.queue not in exclusive)
+            declare_topology(channel, shared + Topology(bindings=bindings))
+            self._topology += topology
+
+    def publish(
+        self, wire: Wire, route: Route, *, delay_seconds: float = 0.0, mandatory: bool = False
+    ) -> Future[None]:
+        """See `ports.Transport.publish`."""
+        if delay_seconds > 0:
+            if route.exchange:
+                raise ValueError(f"a delayed message needs the default exchange, got {route.exchange!r}")
+            route = delayed_route(route.routing_key, delay_seconds)
+            mandatory = False  # the ladder takes it in any case
+        return self._publisher.publish(wire, route, mandatory=mandatory)
+
+    def consume(
+        self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int
+    ) -> Consumer:
+        """See `ports.Transport.consume`."""
+        names = {queue.name for queue in queues}
+        consumer = AmqpConsumer(
+            self._url, self._options, lambda: self._topology_of(names, queues), queues, on_delivery, prefetch=prefetch
+        )
+        consumer.start()
+        self._consumers.append(consumer)
+        return consumer
+
+    def get(self, queue: str) -> Delivery | None:
+        """See `ports.Transport.get`."""
+        with self._channel() as channel:
+            message = channel.basic_get(queue)
+            if message is None:
+                return None
+            info = message.delivery_info
+            settle = partial(self._settle_got, channel, info["delivery_tag"])
+            return Delivery(wire_of(message), queue, bool(info["redelivered"]), settle)
+
+    def message_count(self, queue: str) -> int | None:
+        """See `ports.Transport.message_count`."""
+        try:
+            with self._channel() as channel:
+                return int(channel.queue_declare(queue, passive=True).message_count)
+        except TopologyMismatch:
+            return None
+
+    def delete(self, queue: str) -> None:
+        """See `ports.Transport.delete`."""
+        with self._channel() as channel:
+            channel.queue_delete(queue)
+
+    def close(self) -> None:
+        """See `ports.Transport.close`."""
+        self._publisher.close()
+        for consumer in self._consumers:
+            consumer.close()
+        self._consumers.clear()
+        with self._lock:
+            self._close_tools()
+
+    def _topology_of(self, names: set[str], queues: Sequence[Queue]) -> Topology:
+        """The part of what was declared that these queues need after a reconnection."""
+        known = self._topology
+        declared = tuple(q for q in known.queues if q.name in names)
+        rest = tuple(q for q in queues if q.exclusive and q.name not in {d.name for d in declared})
+        bindings = tuple(b for b in known.bindings if b.queue in names)
+        exchanges = tuple(e for e in known.exchanges if e.name in {b.exchange for b in bindings})
+        return Topology(exchanges, declared + rest, bindings)
+
+    @contextmanager
+    def _channel(self) -> Iterator[Any]:
+        """The channel for declarations and look-ups, under its lock; opened anew when the last use broke it."""
+        with self._lock:
+            if self._pid != os.getpid():
+                self._tools, self._tools_channel, self._pid = None, None, os.getpid()
+            if self._tools is None:
+                self._tools = connect(self._url, self._options, heartbeat_seconds=0)
+                self._tools_channel = self._tools.channel()
+            try:
+                yield self._tools_channel
+            except TransportError:
+                self._close_tools()
+                raise
+            except CHANNEL_ERRORS as error:
+                self._close_tools()
+                raise TopologyMismatch(str(error)) from error
+            except CONNECTION_ERRORS as error:
+                self._close_tools()
+                raise ConnectionLost(f"the connection to the broker broke: {error}") from error
+
+    def _close_tools(self) -> None:
+        connection, self._tools, self._tools_channel = self._tools, None, None
+        if connection is not None and self._pid == os.getpid():
+            try:
+                connection.close()
+            except (*CONNECTION_ERRORS, *CHANNEL_ERRORS):
+                pass  # it is broken; that is why it is closed
+
+    def _settle_got(self, channel: Any, tag: int, ack: bool) -> None:
+        with self._channel() as current:
+            if current is channel:
+                channel.basic_ack(tag) if ack else channel.basic_reject(tag, requeue=True)

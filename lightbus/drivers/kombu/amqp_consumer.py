@@ -1,0 +1,185 @@
+"""Consuming over AMQP: a connection of its own, whose thread delivers, and settles what handlers decided.
+
+Handlers never touch the channel. What they decide goes into one queue of settlements; the link's thread is woken by the
+first, waits a moment for more, and acknowledges them together. A settlement of a connection that is gone does nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ...core.errors import TransportError
+from ...core.topology import Queue, Topology
+from ...ports import Delivery
+from .ack_window import AckWindow
+from .amqp_declare import declare_topology
+from .amqp_wire import wire_of
+from .link import Link
+
+logger = logging.getLogger("lightbus.amqp")
+
+#: Settlements are carried out together when there are that many, or when the oldest has waited that long.
+SETTLE_BATCH = 50
+SETTLE_LINGER_SECONDS = 0.005
+
+
+class AmqpConsumer:
+    """A subscription to some queues, healed by itself until it is closed."""
+
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, object],
+        topology: Callable[[], Topology],
+        queues: Sequence[Queue],
+        on_delivery: Callable[[Delivery], None],
+        *,
+        prefetch: int,
+    ) -> None:
+        """`topology()` is what must stand before the queues are consumed, asked anew for each connection."""
+        self._topology = topology
+        self._queues = queues
+        self._on_delivery = on_delivery
+        self._prefetch = prefetch
+        self._window = AckWindow()
+        self._generation = 0  # counts connections: a settlement for an older one is void
+        self._settlements: deque[tuple[int, int, bool]] = deque()
+        self._oldest_settlement = 0.0
+        self._channel: Any = None
+        self._consumer_tags: list[str] = []
+        self._first: threading.Event = threading.Event()
+        self._first_error: TransportError | None = None
+        self._cancel_wanted = False
+        self._cancelled = threading.Event()
+        self._link = Link(url, options, self, name="consume")
+
+    def start(self) -> None:
+        """Subscribe, and return when the broker has accepted.
+
+        Raises:
+            TransportError: it could not be done; the consumer is then closed.
+        """
+        self._link.start()
+        self._first.wait()
+        if self._first_error is not None:
+            self._link.stop(5.0)
+            raise self._first_error
+
+    def cancel(self) -> None:
+        """See `ports.Consumer.cancel`."""
+        self._cancel_wanted = True
+        self._link.wake()
+        self._cancelled.wait(10.0)
+
+    def close(self, *, timeout_seconds: float = 10.0) -> None:
+        """See `ports.Consumer.close`. What is not settled goes back to its queue with the connection."""
+        self._cancel_wanted = True
+        self._link.stop(timeout_seconds)
+
+    # -- called by the link, on its thread --------------------------------------------------------------------------
+
+    def on_open(self, connection: Any) -> None:
+        channel = connection.channel()
+        channel.basic_qos(0, self._prefetch, False)
+        declare_topology(channel, self._topology())
+        self._generation += 1
+        self._window = AckWindow()
+        self._channel = channel
+        if not self._cancel_wanted:
+            self._consumer_tags = [
+                channel.basic_consume(
+                    queue.name,
+                    consumer_tag=f"lightbus-{next(_consumer_numbers)}",
+                    callback=functools.partial(self._deliver, queue.name, self._generation),
+                    on_cancel=functools.partial(self._on_cancelled_by_broker, queue.name),
+                )
+                for queue in self._queues
+            ]
+        self._first.set()
+
+    def on_lost(self, error: TransportError) -> None:
+        self._channel = None
+        self._generation += 1
+        self._cancelled.set() if self._cancel_wanted else None
+        if not self._first.is_set():
+            self._first_error = error
+            self._first.set()
+
+    def on_channel_error(self, error: Exception) -> None:
+        raise error
+
+    def on_tick(self) -> float:
+        if self._channel is None:
+            return 1.0
+        if self._cancel_wanted and not self._cancelled.is_set():
+            self._cancel_on_broker()
+        if not self._settlements:
+            self._oldest_settlement = 0.0
+            return 1.0
+        now = time.monotonic()
+        self._oldest_settlement = self._oldest_settlement or now
+        left_seconds = self._oldest_settlement + SETTLE_LINGER_SECONDS - now
+        if left_seconds > 0 and len(self._settlements) < SETTLE_BATCH:
+            return left_seconds
+        self._carry_out_settlements()
+        return 1.0
+
+    def on_stop(self) -> None:
+        if not self._cancelled.is_set():
+            self._cancel_on_broker()
+        self._carry_out_settlements()
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _deliver(self, queue: str, generation: int, message: Any) -> None:
+        tag = message.delivery_info["delivery_tag"]
+        self._window.delivered(tag)
+        settle = functools.partial(self._settle, generation, tag)
+        delivery = Delivery(wire_of(message), queue, bool(message.delivery_info["redelivered"]), settle)
+        try:
+            self._on_delivery(delivery)
+        except Exception:  # the top of this thread: a defect above must not cost the subscription
+            logger.exception("a message of queue %r could not be taken on; it goes back", queue)
+            delivery.requeue()
+
+    def _settle(self, generation: int, tag: int, ack: bool) -> None:
+        """From any thread."""
+        self._settlements.append((generation, tag, ack))
+        waiting = len(self._settlements)
+        if waiting == 1 or waiting == SETTLE_BATCH:
+            self._link.wake()
+
+    def _carry_out_settlements(self) -> None:
+        channel = self._channel
+        while self._settlements:
+            generation, tag, ack = self._settlements.popleft()
+            if generation != self._generation:
+                continue
+            if ack:
+                self._window.settled(tag)
+            else:
+                self._window.rejected(tag)
+                channel.basic_reject(tag, requeue=True)
+        for tag, multiple in self._window.acknowledgements():
+            channel.basic_ack(tag, multiple=multiple)
+        self._oldest_settlement = 0.0
+
+    def _cancel_on_broker(self) -> None:
+        for consumer_tag in self._consumer_tags:
+            self._channel.basic_cancel(consumer_tag)
+        self._consumer_tags = []
+        self._cancelled.set()
+
+    def _on_cancelled_by_broker(self, queue: str, consumer_tag: str) -> None:
+        if not self._cancel_wanted:
+            raise TransportError(f"the broker ended the subscription to queue {queue!r}: it was deleted")
+
+
+_consumer_numbers = itertools.count(1)

@@ -1,0 +1,255 @@
+"""Publishing over AMQP: many messages under way at once, each finished when the broker confirmed it.
+
+The calling thread writes the frame itself; the link's thread reads the confirms, which RabbitMQ sends in bulk. Waiting
+for each confirm before the next publish would be ten times slower. What is not confirmed when the connection breaks is
+sent again on the next one, marked with `lightbus_repeat`, since the broker may have it already.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from ...core.errors import AccessRefused, ConnectionLost, NotConfirmed, TransportError, Unroutable
+from ...core.message import Route, Wire
+from ...core.outcome import REPEAT_HEADER
+from .amqp_errors import CONNECTION_ERRORS, publish_error
+from .amqp_wire import message_of
+from .link import Link
+
+PUBLISH_TIMEOUT_SECONDS = 10.0
+
+
+class _Publication:
+    """A message on its way: written, or waiting for a connection."""
+
+    __slots__ = ("deadline", "future", "mandatory", "returned", "route", "wire")
+
+    def __init__(self, wire: Wire, route: Route, mandatory: bool) -> None:
+        self.wire = wire
+        self.route = route
+        self.mandatory = mandatory
+        self.future: Future[None] = Future()
+        self.deadline = time.monotonic() + PUBLISH_TIMEOUT_SECONDS
+        self.returned = False
+
+    def fail(self, error: TransportError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class AmqpPublisher:
+    """The publishing connection of one process. Connects at the first message; anew in a forked child."""
+
+    def __init__(self, url: str, options: Mapping[str, object]) -> None:
+        self._url = url
+        self._options = options
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._link: Link | None = None
+        self._channel: Any = None
+        self._sequence = 0
+        self._unconfirmed: OrderedDict[int, _Publication] = OrderedDict()
+        self._waiting: deque[_Publication] = deque()
+        self._was_open = False
+        self._blocked = ""
+        self._last_error: TransportError | None = None
+        self._idle = threading.Condition(self._lock)
+
+    def publish(
+        self, wire: Wire, route: Route, *, delay_seconds: float = 0.0, mandatory: bool = False
+    ) -> Future[None]:
+        """See `ports.Transport.publish`; delays are the caller's business, and have been turned into a route."""
+        publication = _Publication(wire, route, mandatory)
+        if self._pid != os.getpid():
+            self._reset()  # after a fork: the parent's socket and thread are not ours
+        with self._lock:
+            if self._link is None:
+                self._link = Link(self._url, self._options, self, name="publish")
+                self._link.lock = self._lock  # one lock for the channel's numbers and its frames: they go together
+                self._link.start()
+            if self._channel is None or self._blocked:
+                self._waiting.append(publication)
+            else:
+                self._sequence += 1
+                self._unconfirmed[self._sequence] = publication
+                try:
+                    self._channel.basic_publish(
+                        message_of(wire), exchange=route.exchange, routing_key=route.routing_key, mandatory=mandatory
+                    )
+                except CONNECTION_ERRORS:
+                    self._link.wake()  # its thread meets the same break and sends this one again
+        return publication.future
+
+    def close(self, timeout_seconds: float = 5.0) -> None:
+        """Wait for confirms under way, then disconnect. What is still unconfirmed fails."""
+        if self._pid != os.getpid() or self._link is None:
+            return
+        with self._lock:
+            self._idle.wait_for(lambda: not self._unconfirmed and not self._waiting, timeout_seconds)
+        self._link.stop(timeout_seconds)
+        self._fail_all(ConnectionLost("the transport was closed before the broker confirmed the message"))
+        with self._lock:
+            self._link = None
+
+    # -- called by the link, on its thread --------------------------------------------------------------------------
+
+    def on_open(self, connection: Any) -> None:
+        connection.on_blocked = self._on_blocked
+        connection.on_unblocked = self._on_unblocked
+        self._open_channel(connection)
+
+    def on_lost(self, error: TransportError) -> None:
+        with self._lock:
+            self._channel = None
+            self._blocked = ""
+            self._last_error = error
+            self._take_back_unconfirmed()
+        # Nothing ever worked here, so it is the address or the password: say so now rather than at the timeout.
+        if not self._was_open or isinstance(error, AccessRefused):
+            self._fail_all(error)
+
+    def on_channel_error(self, error: Exception) -> None:
+        """The broker closed the channel on one message: fail those for the same exchange; the rest go again."""
+        with self._lock:
+            for publication in self._unconfirmed.values():
+                route = publication.route
+                if f"'{route.exchange}'" in str(error) or len(self._unconfirmed) == 1:
+                    publication.fail(publish_error(error, route.exchange, route.routing_key))
+        raise error  # a fresh connection has a fresh channel; this is rare enough not to deserve a shorter way
+
+    def on_tick(self) -> float:
+        now = time.monotonic()
+        with self._lock:
+            self._expire(now)
+            self._idle.notify_all()
+        return 1.0
+
+    def on_stop(self) -> None:
+        """Nothing to say: `close` has waited for the confirms."""
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _open_channel(self, connection: Any) -> None:
+        channel = connection.channel()
+        channel.confirm_select()
+        channel.events["basic_ack"].add(self._on_confirm)
+        channel.events["basic_nack"].add(self._on_refuse)
+        channel.events["basic_return"].add(self._on_return)
+        with self._lock:
+            self._sequence = 0
+            self._channel = channel
+            self._was_open = True
+            self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        while self._waiting and not self._blocked:
+            publication = self._waiting.popleft()
+            if publication.future.done():
+                continue
+            self._sequence += 1
+            self._unconfirmed[self._sequence] = publication
+            self._channel.basic_publish(
+                message_of(publication.wire),
+                exchange=publication.route.exchange,
+                routing_key=publication.route.routing_key,
+                mandatory=publication.mandatory,
+            )
+
+    def _take_back_unconfirmed(self) -> None:
+        """Put what was written but not confirmed in front of the queue, in its order, marked as a repeat."""
+        for publication in reversed(self._unconfirmed.values()):
+            if not publication.future.done():
+                headers = {**publication.wire.headers, REPEAT_HEADER: 1}
+                publication.wire = dataclasses.replace(publication.wire, headers=headers)
+                self._waiting.appendleft(publication)
+        self._unconfirmed.clear()
+
+    def _on_confirm(self, delivery_tag: int, multiple: bool) -> None:
+        for publication in self._settled(delivery_tag, multiple):
+            if publication.returned:
+                publication.fail(
+                    Unroutable(
+                        f"no queue takes messages for key {publication.route.routing_key!r} of exchange "
+                        f"{publication.route.exchange!r}"
+                    )
+                )
+            elif not publication.future.done():
+                publication.future.set_result(None)
+
+    def _on_refuse(self, delivery_tag: int, multiple: bool) -> None:
+        for publication in self._settled(delivery_tag, multiple):
+            publication.fail(
+                NotConfirmed(
+                    f"the broker refused a message for {publication.route.routing_key!r}: "
+                    "the queue is full, or has no leader at the moment"
+                )
+            )
+
+    def _settled(self, delivery_tag: int, multiple: bool) -> list[_Publication]:
+        with self._lock:
+            if not multiple:
+                publication = self._unconfirmed.pop(delivery_tag, None)
+                return [publication] if publication else []
+            settled = []
+            while self._unconfirmed:
+                tag = next(iter(self._unconfirmed))
+                if tag > delivery_tag:
+                    break
+                settled.append(self._unconfirmed.pop(tag))
+            return settled
+
+    def _on_return(self, exception: Exception, exchange: str, routing_key: str, message: Any) -> None:
+        """The broker returns an unroutable message just before it confirms it; find the first that it can be."""
+        correlation_id = message.properties.get("correlation_id", "")
+        message_id = message.properties.get("message_id", "")
+        with self._lock:
+            for publication in self._unconfirmed.values():
+                wire = publication.wire
+                same_ids = (wire.correlation_id, wire.message_id) == (correlation_id, message_id)
+                same = same_ids and publication.mandatory and publication.route == Route(exchange, routing_key)
+                if same and not publication.returned:
+                    publication.returned = True
+                    return
+
+    def _on_blocked(self, reason: str) -> None:
+        with self._lock:
+            self._blocked = reason or "blocked by an alarm"
+
+    def _on_unblocked(self) -> None:
+        with self._lock:
+            self._blocked = ""
+            self._send_waiting()
+
+    def _expire(self, now: float) -> None:
+        for publication in [*self._unconfirmed.values(), *self._waiting]:
+            if publication.deadline > now:
+                break  # both are in order of their deadlines, so nothing behind this one is due either
+            if self._blocked:
+                publication.fail(NotConfirmed(f"the broker takes no messages at the moment: {self._blocked}"))
+            else:
+                why = f": {self._last_error}" if self._last_error and self._channel is None else ""
+                publication.fail(
+                    NotConfirmed(f"the broker did not confirm a message in {PUBLISH_TIMEOUT_SECONDS:g} s{why}")
+                )
+        while self._waiting and self._waiting[0].future.done():
+            self._waiting.popleft()
+        for tag in [tag for tag, publication in self._unconfirmed.items() if publication.future.done()]:
+            del self._unconfirmed[tag]
+
+    def _fail_all(self, error: TransportError) -> None:
+        with self._lock:
+            failed = [*self._unconfirmed.values(), *self._waiting]
+            self._unconfirmed.clear()
+            self._waiting.clear()
+        for publication in failed:
+            publication.fail(error)

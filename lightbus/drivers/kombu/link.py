@@ -1,0 +1,187 @@
+"""One AMQP connection and the thread that owns it: opens it, reads it, beats its heart, opens it anew when it breaks.
+
+The owner of a link says what stands on it (`on_open`) and what happens between two reads (`on_tick`). Only the link's
+thread reads the socket; other threads may write frames under `Link.lock`, and wake the thread with `wake()`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import select
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import kombu
+
+from ...core.errors import ConnectionLost, TransportError
+from .amqp_errors import CHANNEL_ERRORS, CONNECTION_ERRORS, connect_error
+
+logger = logging.getLogger("lightbus.amqp")
+
+HEARTBEAT_SECONDS = 10.0
+FIRST_BACKOFF_SECONDS = 0.05
+LAST_BACKOFF_SECONDS = 5.0
+
+
+class LinkOwner(Protocol):
+    """What a link calls, always on its own thread."""
+
+    def on_open(self, connection: Any) -> None:
+        """A new py-amqp connection stands: open channels, declare, subscribe."""
+
+    def on_lost(self, error: TransportError) -> None:
+        """The connection broke or could not be opened. The link tries again unless it is stopping."""
+
+    def on_channel_error(self, error: Exception) -> None:
+        """The broker closed a channel. Raises `error` to have the connection opened anew."""
+
+    def on_tick(self) -> float:
+        """Called after each read and each wake-up; returns in how many seconds at most to call again."""
+
+    def on_stop(self) -> None:
+        """The link stops: last words on the open connection."""
+
+
+def connect(url: str, options: Mapping[str, object], *, heartbeat_seconds: float) -> Any:
+    """An open kombu connection.
+
+    Raises:
+        BrokerUnreachable, AccessRefused: it could not be opened.
+    """
+    failed: TransportError | None = None
+    for candidate in url.split(";"):  # kombu's notation for several nodes of a cluster
+        connection = kombu.Connection(
+            candidate, heartbeat=heartbeat_seconds, connect_timeout=5.0, transport_options=dict(options)
+        )
+        try:
+            connection.connect()
+            break
+        except (*CONNECTION_ERRORS, *CHANNEL_ERRORS) as error:  # a refused password counts as a channel error there
+            failed = connect_error(error, connection.as_uri())
+            failed.__cause__ = error
+    else:
+        assert failed is not None  # the loop ran at least once: "".split(";") has one element
+        raise failed
+    # py-amqp polls the socket before each publish for this capability, which costs a third of publishing; the broker
+    # has been told already that we have it, and the link's thread reads its notices anyway.
+    connection.connection.client_properties["capabilities"]["connection.blocked"] = False
+    return connection
+
+
+class Link:
+    """A connection that is kept open by a thread of its own, from `start` to `stop`."""
+
+    def __init__(self, url: str, options: Mapping[str, object], owner: LinkOwner, *, name: str) -> None:
+        self.lock = threading.RLock()  #: held by whoever writes a frame
+        self._url = url
+        self._options = options
+        self._owner = owner
+        self._stopping = threading.Event()
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_reader, False)
+        os.set_blocking(self._wake_writer, False)
+        self._thread = threading.Thread(target=self._run, name=f"lightbus-{name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Make the thread call `on_tick` now. Any thread."""
+        with contextlib.suppress(BlockingIOError):  # the pipe is full of wake-ups already
+            os.write(self._wake_writer, b"w")
+
+    def stop(self, timeout_seconds: float) -> None:
+        """Let the owner say its last words, and close. Returns when closed, or after the timeout."""
+        self._stopping.set()
+        self.wake()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(timeout_seconds)
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    def _run(self) -> None:
+        backoff_seconds = FIRST_BACKOFF_SECONDS
+        while not self._stopping.is_set():
+            try:
+                connection = connect(self._url, self._options, heartbeat_seconds=HEARTBEAT_SECONDS)
+            except TransportError as error:
+                self._owner.on_lost(error)
+            else:
+                opened = self._serve(connection)
+                backoff_seconds = FIRST_BACKOFF_SECONDS if opened else backoff_seconds
+            if not self._stopping.is_set():
+                self._stopping.wait(backoff_seconds * random.uniform(0.5, 1.0))
+                backoff_seconds = min(2 * backoff_seconds, LAST_BACKOFF_SECONDS)
+                self._owner.on_tick()
+        os.close(self._wake_reader)
+        writer, self._wake_writer = self._wake_writer, os.open(os.devnull, os.O_WRONLY | os.O_NONBLOCK)
+        os.close(writer)
+
+    def _serve(self, connection: Any) -> bool:
+        """Use one connection until it breaks or the link stops; True when it was of use."""
+        opened = False
+        amqp_connection = connection.connection
+        try:
+            self._owner.on_open(amqp_connection)
+            opened = True
+            self._read_until_stopped(amqp_connection)
+            self._owner.on_stop()
+            connection.close()
+        except (*CONNECTION_ERRORS, *CHANNEL_ERRORS) as error:
+            self._lose(connection, ConnectionLost(f"the connection to {connection.as_uri()} broke: {error}"))
+        except TransportError as error:
+            self._lose(connection, error)
+        except Exception as error:  # the top of this thread: without it the link would be dead and nobody told
+            logger.exception("a defect on the connection to %s; it is opened anew", connection.as_uri())
+            self._lose(connection, TransportError(f"a defect on the connection: {error!r}"))
+        return opened
+
+    def _lose(self, connection: Any, error: TransportError) -> None:
+        with self.lock:
+            connection.collect()
+        if not self._stopping.is_set():
+            logger.warning("connection lost, opening it anew: %s", error)
+        self._owner.on_lost(error)
+
+    def _read_until_stopped(self, connection: Any) -> None:
+        poller = select.poll()
+        poller.register(connection.sock, select.POLLIN)
+        poller.register(self._wake_reader, select.POLLIN)
+        sock_fd = connection.sock.fileno()
+        pending = getattr(connection.sock, "pending", None)  # a TLS socket may hold bytes that poll does not see
+        beat_every_seconds = HEARTBEAT_SECONDS / 4
+        next_beat = time.monotonic() + beat_every_seconds
+        timeout_seconds = self._owner.on_tick()
+        while not self._stopping.is_set():
+            wait_seconds = max(0.0, min(timeout_seconds, next_beat - time.monotonic()))
+            for fd, _ in poller.poll(wait_seconds * 1000.0):
+                if fd == sock_fd:
+                    self._read_available(connection, poller, sock_fd, pending)
+                else:
+                    os.read(self._wake_reader, 4096)
+            timeout_seconds = self._owner.on_tick()
+            now = time.monotonic()
+            if now >= next_beat:
+                next_beat = now + beat_every_seconds
+                with self.lock:
+                    connection.heartbeat_tick(rate=2)
+
+    def _read_available(
+        self, connection: Any, poller: select.poll, sock_fd: int, pending: Callable[[], int] | None
+    ) -> None:
+        for _ in range(1000):  # then let the owner settle and the heart beat
+            try:
+                connection.blocking_read()
+            except CHANNEL_ERRORS as error:
+                self._owner.on_channel_error(error)
+            if pending is not None and pending():
+                continue
+            if not any(fd == sock_fd for fd, _ in poller.poll(0)):
+                return
