@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
+from typing import Any
 
 
 class LightbusError(Exception):
@@ -137,3 +138,21 @@ class RemoteError(CallError):
     def __init__(self, text: str, *, error_type: str = "") -> None:
         super().__init__(text)
         self.error_type = error_type
+
+
+class ApiError(LightbusError):
+    """Base of the errors that an API declares: `class NotFound(ApiError): id: int`.
+
+    The annotated fields are given by keyword, travel with the error, and are attributes on the other side.
+    """
+
+    def __init__(self, text: str = "", **fields: Any) -> None:
+        declared = {name for cls in type(self).__mro__ for name in vars(cls).get("__annotations__", {})}
+        if fields.keys() != declared:
+            raise TypeError(f"{type(self).__name__} takes the fields {sorted(declared)}, got {sorted(fields)}")
+        self.text = text
+        self.fields = fields
+        for name, value in fields.items():
+            setattr(self, name, value)
+        details = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+        super().__init__(text or details)

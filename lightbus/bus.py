@@ -1,0 +1,166 @@
+"""The bus of one app: fire events, listen to them, serve calls, make calls. It wires the parts; they do the work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from types import MappingProxyType
+from typing import Any, ParamSpec, TypeVar, cast
+
+from .config import resolve_url
+from .core.api import Api, Event, Rpc
+from .core.codec import encode_event
+from .core.errors import DeclarationError
+from .core.message import EventMessage
+from .core.retry import RetryPolicy
+from .core.schema import encode_event as encode_payload
+from .core.topology import DEAD_LETTER_QUEUE, EVENTS_EXCHANGE, Exchange, Topology, check_name, event_route
+from .drivers import open_transport
+from .endpoint import Endpoint
+from .identity import new_origin
+from .listeners import EventEndpoint, Listener, spec_of
+from .ports import Transport
+from .rpc import RpcClient
+from .serving import CallEndpoint
+
+P = ParamSpec("P")
+R = TypeVar("R")
+A = TypeVar("A", bound=Api)
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
+
+
+class Bus:
+    """One app on the bus. Thread-safe. Connects on first use, so a module may create it.
+
+    Args:
+        name: the app's name; part of its queues' names, so keep it.
+        url: the broker; default `LIGHTBUS_URL`, else the embedded broker in `./.lightbus/`.
+        options: transport options, as Celery's `broker_transport_options`.
+        transport: an open transport in place of `url`, for tests and for sharing a connection.
+        dead_letter_queue: where what cannot be handled is kept.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        url: str | None = None,
+        options: Mapping[str, object] = _NO_OPTIONS,
+        transport: Transport | None = None,
+        dead_letter_queue: str = DEAD_LETTER_QUEUE,
+    ) -> None:
+        self.name = check_name(name, "the app name")
+        self.dead_letter_queue = check_name(dead_letter_queue, "the dead-letter queue")
+        self._url = url
+        self._options = options
+        self._transport = transport
+        self._rpc: RpcClient | None = None
+        self._events = EventEndpoint(self.name)
+        self._calls = CallEndpoint()
+        self._endpoints: list[Endpoint] = []
+        self._can_fire = False
+
+    @property
+    def url(self) -> str:
+        """The broker's URL, as it was resolved now."""
+        return resolve_url(self._url)
+
+    @property
+    def transport(self) -> Transport:
+        """The way to the broker. Reading it opens nothing."""
+        if self._transport is None:
+            self._transport = open_transport(self.url, options=self._options)
+        return self._transport
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def fire(self, event: Event) -> None:
+        """Publish an event; returns when the broker has taken charge of it.
+
+        Raises:
+            BadArguments: a field is not of its declared type; nothing was sent.
+            TransportError: the broker did not take it.
+        """
+        wire, route = self._event(event)
+        self.transport.publish(wire, route).result()
+
+    async def fire_async(self, event: Event) -> None:
+        """`fire` from a coroutine."""
+        wire, route = self._event(event)
+        await asyncio.wrap_future(self.transport.publish(wire, route))
+
+    def on(self, *events: type[Event], name: str = "", retry: RetryPolicy | None = None) -> Callable[[F], F]:
+        """Decorate the function that listens to `events`; it gets the event, once per event of this app.
+
+        Args:
+            name: names the durable queue; default the function's name. Renaming it leaves the old queue behind.
+            retry: when and how often a failure is tried again; default `RetryPolicy()`.
+        """
+        if not events:
+            raise DeclarationError("bus.on() needs at least one event class")
+
+        def decorate(function: F) -> F:
+            listener_name = check_name(name or function.__name__, "the listener name")
+            self._events.add(Listener(listener_name, function, events, retry or RetryPolicy()))
+            return function
+
+        return decorate
+
+    # -- calls -------------------------------------------------------------------------------------------------------
+
+    def serve(self, implementation: Api) -> None:
+        """Answer the calls of an API with the methods of `implementation`, in the workers of this app."""
+        self._calls.add(implementation)
+
+    def client(self, api: type[A]) -> A:
+        """A client of `api`: its calls go over the bus and have the contract's types."""
+        instance = api.__new__(api)
+        instance._caller = self._rpc_client()
+        return instance
+
+    def call(self, rpc: Rpc[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call, and wait for the answer; see `BoundRpc.__call__` for what it raises."""
+        return cast(R, self._rpc_client().start(rpc, dict(kwargs)).result())
+
+    async def call_async(self, rpc: Rpc[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """`call` from a coroutine."""
+        answer: Future[Any] = self._rpc_client().start(rpc, dict(kwargs))
+        return cast(R, await asyncio.wrap_future(answer))
+
+    # -- for workers and tools ---------------------------------------------------------------------------------------
+
+    def add_endpoint(self, endpoint: Endpoint) -> None:
+        """Let this app's workers answer the queues of `endpoint` too."""
+        self._endpoints.append(endpoint)
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """All that this app's workers answer; those without a queue are left out."""
+        return tuple(e for e in (self._events, self._calls, *self._endpoints) if e.queues())
+
+    def close(self) -> None:
+        """Wait for what is under way and disconnect. The bus may be used again afterwards."""
+        if self._rpc is not None:
+            self._rpc.close()
+            self._rpc = None
+        if self._transport is not None:
+            self._transport.close()
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _event(self, event: Event) -> tuple[Any, Any]:
+        spec = spec_of(event)
+        if not self._can_fire:
+            self.transport.declare(Topology((Exchange(EVENTS_EXCHANGE, "topic"),)))
+            self._can_fire = True
+        message = EventMessage(
+            origin=new_origin(self.name), name=spec.name, version=spec.version, payload=encode_payload(event)
+        )
+        return encode_event(message), event_route(spec.name, spec.major)
+
+    def _rpc_client(self) -> RpcClient:
+        if self._rpc is None:
+            self._rpc = RpcClient(self.name, self.transport)
+        return self._rpc

@@ -1,0 +1,155 @@
+"""Type hints as validators: what is sent is checked on the line that sends it, what arrives before it is handled.
+
+msgspec does the work (ADR 0003). Pure.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, get_type_hints
+
+import msgspec
+
+from .api import Api, Event, Rpc
+from .errors import ApiError, BadArguments, DeclarationError, RemoteError
+
+
+def encode_event(event: Event) -> bytes:
+    """The event's fields as a JSON object.
+
+    Raises:
+        BadArguments: a field is not of its declared type; names the field.
+    """
+    kind = type(event)
+    try:
+        payload = msgspec.json.encode(event)
+        msgspec.json.decode(payload, type=kind)  # a struct does not check on construction
+    except (msgspec.ValidationError, TypeError) as error:
+        raise BadArguments(f"the event {kind.__qualname__} cannot be sent: {error}") from error
+    return payload
+
+
+def event_decoder(kind: type[Event]) -> Callable[[bytes], Event]:
+    """A function from a JSON object to an event of class `kind`; it raises BadArguments."""
+    decoder = msgspec.json.Decoder(kind)
+
+    def decode(payload: bytes) -> Event:
+        try:
+            return decoder.decode(payload)
+        except msgspec.DecodeError as error:
+            raise BadArguments(f"not a {kind.__qualname__}: {error}") from error
+
+    return decode
+
+
+class CallSchema:
+    """Arguments and result of one call, as msgspec sees them."""
+
+    def __init__(self, rpc: Rpc[Any, Any]) -> None:
+        self.rpc = rpc
+        hints = _hints(rpc)
+        self.result_type: Any = hints.pop("return", Any)
+        parameters = list(inspect.signature(rpc.function).parameters.values())[1:]
+        fields: list[Any] = [
+            (p.name, hints.get(p.name, Any))
+            if p.default is p.empty
+            else (p.name, hints.get(p.name, Any), msgspec.field(default=p.default))
+            for p in parameters
+        ]
+        self._names = tuple(p.name for p in parameters)
+        self._struct = msgspec.defstruct(rpc.name, fields, kw_only=True)
+        self._arguments = msgspec.json.Decoder(self._struct)
+        self._result = msgspec.json.Decoder(self.result_type)
+
+    def encode_arguments(self, arguments: Mapping[str, object]) -> bytes:
+        """Raises BadArguments: an argument is missing, unknown or of another type; names it."""
+        try:
+            payload = msgspec.json.encode(self._struct(**arguments))
+            self._arguments.decode(payload)
+        except (msgspec.ValidationError, TypeError) as error:
+            raise BadArguments(f"{self.rpc.full_name} cannot be called like this: {error}") from error
+        return payload
+
+    def decode_arguments(self, payload: bytes) -> dict[str, object]:
+        """Raises BadArguments."""
+        try:
+            struct = self._arguments.decode(payload)
+        except msgspec.DecodeError as error:
+            raise BadArguments(f"{self.rpc.full_name}: {error}") from error
+        return {name: getattr(struct, name) for name in self._names}
+
+    def encode_result(self, result: object) -> bytes:
+        """Raises BadArguments: the handler returned something else than it declares."""
+        try:
+            payload = msgspec.json.encode(result)
+            self._result.decode(payload)
+        except (msgspec.ValidationError, TypeError) as error:
+            raise BadArguments(f"{self.rpc.full_name} returned {result!r:.200}: {error}") from error
+        return payload
+
+    def decode_result(self, payload: bytes) -> object:
+        """Raises RemoteError: the answer is not of the declared type."""
+        try:
+            return self._result.decode(payload)
+        except msgspec.DecodeError as error:
+            raise RemoteError(f"{self.rpc.full_name} answered with something else than it declares: {error}") from error
+
+
+class Problem(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """RFC 9457: why a call brought no result. `type` is the error's name; `fields` those of a declared error."""
+
+    type: str
+    title: str
+    detail: str = ""
+    retryable: bool = False
+    fields: dict[str, Any] = {}
+
+
+def encode_problem(problem: Problem) -> bytes:
+    """A problem as JSON."""
+    return msgspec.json.encode(problem)
+
+
+def decode_problem(payload: bytes) -> Problem:
+    """Anything that is no problem document becomes one that says so."""
+    try:
+        return msgspec.json.decode(payload, type=Problem)
+    except msgspec.DecodeError as error:
+        return Problem(type="undecodable", title="the error answer could not be read", detail=str(error))
+
+
+def problem_of_declared(error: ApiError) -> Problem:
+    """The problem by which a declared error travels."""
+    fields = msgspec.to_builtins(error.fields)
+    return Problem(type="api:" + type(error).__name__, title=type(error).__name__, detail=error.text, fields=fields)
+
+
+def rebuild_declared(kind: type[ApiError], problem: Problem) -> ApiError | RemoteError:
+    """The declared error itself, with its fields converted to their types; RemoteError when they do not fit."""
+    try:
+        hints = {k: v for cls in reversed(kind.__mro__) for k, v in _own_hints(cls).items()}
+        fields = {name: msgspec.convert(value, hints[name]) for name, value in problem.fields.items()}
+        return kind(problem.detail, **fields)
+    except (msgspec.ValidationError, TypeError, KeyError) as error:
+        return RemoteError(f"{kind.__name__} arrived with fields that do not fit: {error}", error_type=kind.__name__)
+
+
+def _own_hints(cls: type) -> dict[str, Any]:
+    if not issubclass(cls, ApiError) or cls is ApiError or "__annotations__" not in vars(cls):
+        return {}
+    return get_type_hints(cls)
+
+
+def _hints(rpc: Rpc[Any, Any]) -> dict[str, Any]:
+    owner: type[Api] | None = rpc.api
+    names = dict(vars(owner)) if owner is not None else {}  # classes that stand inside the API class
+    try:
+        hints = get_type_hints(rpc.function, localns=names)
+    except NameError as error:
+        raise DeclarationError(f"{rpc.full_name}: the type hint {error.name!r} is not known in its module") from error
+    returned = hints.get("return")
+    if typing.get_origin(returned) is not None and getattr(typing.get_origin(returned), "__name__", "") == "Coroutine":
+        hints["return"] = typing.get_args(returned)[2]
+    return hints

@@ -1,0 +1,128 @@
+"""Events, the receiving half: which function listens to which events, and what becomes of a failure."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from .core.api import Event, EventSpec
+from .core.codec import decode_event, split_version
+from .core.errors import BadArguments, DeclarationError, HandlerNotFound
+from .core.outcome import Ack, DeadLetter, Outcome, Retry
+from .core.retry import RetryPolicy
+from .core.schema import event_decoder
+from .core.topology import Topology, event_route, listener_topology
+from .endpoint import Invocation
+from .ports import Delivery
+
+logger = logging.getLogger("lightbus.events")
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A function of an app that gets each event of some kinds once, whichever process of the app takes it."""
+
+    name: str
+    function: Callable[..., Any]
+    events: tuple[type[Event], ...]
+    retry: RetryPolicy
+
+
+class EventEndpoint:
+    """Answers the queues of an app's listeners: one durable queue each."""
+
+    def __init__(self, app: str) -> None:
+        self._app = app
+        self._topology = Topology()
+        self._listeners: dict[str, Listener] = {}
+        self._decoders: dict[tuple[str, str, int], Callable[[bytes], Event]] = {}
+
+    def add(self, listener: Listener) -> None:
+        """Raises DeclarationError: the name is taken, or an event belongs to no API."""
+        specs = [_spec_of(kind) for kind in listener.events]
+        keys = tuple(event_route(spec.name, spec.major).routing_key for spec in specs)
+        topology = listener_topology(self._app, listener.name, keys)
+        queue = topology.queues[0].name
+        if queue in self._listeners:
+            raise DeclarationError(
+                f"app {self._app!r} has a listener named {listener.name!r} already; give one of them another name="
+            )
+        self._listeners[queue] = listener
+        self._topology += topology
+        for kind, spec in zip(listener.events, specs, strict=True):
+            self._decoders[queue, spec.name, spec.major] = event_decoder(kind)
+
+    def listeners(self) -> Collection[Listener]:
+        """All listeners, for tools."""
+        return self._listeners.values()
+
+    def topology(self) -> Topology:
+        """See `Endpoint`."""
+        return self._topology
+
+    def queues(self) -> Collection[str]:
+        """See `Endpoint`."""
+        return self._listeners.keys()
+
+    def prepare(self, delivery: Delivery) -> Invocation | Outcome:
+        """See `Endpoint`."""
+        message = decode_event(delivery.wire)
+        listener = self._listeners[delivery.queue]
+        major = split_version(message.version)[0]
+        decode = self._decoders.get((delivery.queue, message.name, major))
+        if decode is None:
+            known = [f"{name}.v{v}" for queue, name, v in self._decoders if queue == delivery.queue]
+            raise HandlerNotFound(f"{message.name}.v{major}", known)
+        origin = message.origin
+        return Invocation(
+            function=listener.function,
+            args=(decode(message.payload),),
+            name=message.name,
+            id=origin.id,
+            correlation_id=origin.correlation_id,
+            trace=origin.trace,
+            attempt=message.attempt,
+            redelivered=delivery.redelivered,
+            state=listener,
+        )
+
+    def succeed(self, invocation: Invocation, result: object) -> Outcome:
+        """See `Endpoint`."""
+        return Ack()
+
+    def fail(self, invocation: Invocation, error: BaseException) -> Outcome:
+        """Retry by the listener's policy, then dead-letter."""
+        listener = invocation.state
+        assert isinstance(listener, Listener)
+        text = f"{type(error).__name__}: {error}"
+        delay_seconds = listener.retry.delay_seconds(invocation.attempt, random.random())
+        logger.warning(
+            "listener failed name=%s listener=%s id=%s attempt=%d error=%s retry_in_seconds=%s",
+            invocation.name, listener.name, invocation.id, invocation.attempt, text, delay_seconds,
+            exc_info=error,
+        )  # fmt: skip
+        if delay_seconds is None:
+            return DeadLetter("handler-failed", text, attempts=invocation.attempt)
+        return Retry(delay_seconds, invocation.attempt + 1, text)
+
+
+def _spec_of(kind: type[Event]) -> EventSpec:
+    if not (isinstance(kind, type) and issubclass(kind, Event)):
+        raise DeclarationError(f"bus.on() takes the event classes of an Api, got {kind!r}")
+    if kind.spec is None:
+        raise DeclarationError(f"event {kind.__qualname__} belongs to no Api: define it inside an Api class")
+    return kind.spec
+
+
+def spec_of(event: Event) -> EventSpec:
+    """Where an event instance belongs.
+
+    Raises:
+        BadArguments: it belongs to no API.
+    """
+    if not isinstance(event, Event) or event.spec is None:
+        raise BadArguments(f"only an event of an Api can be fired, got {event!r:.200}")
+    return event.spec
