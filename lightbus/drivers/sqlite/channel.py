@@ -1,0 +1,387 @@
+"""A kombu channel on the broker file: AMQP's methods, carried out on `store.py`.
+
+The channel decides who gets which message next within its connection, and remembers what was handed out and not yet
+settled. The connection (`transport.py`) owns the session, waits, and calls `fill` and `deliver_next`.
+
+One thread consumes; acknowledgements may come from any thread.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import uuid
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import amqp
+from amqp.protocol import queue_declare_ok_t
+from kombu.message import Message
+from kombu.transport import base
+
+from . import envelope
+from .sessions import SessionLost, count_consumers
+from .store import Leased, Store
+from .topology import Locked, Mismatch, NotFound, QueueSpec
+
+if TYPE_CHECKING:
+    from .transport import Transport
+
+logger = logging.getLogger(__name__)
+
+MAX_BATCH = 100  # messages taken at once; more would only keep them from other consumers
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """One `basic_consume`."""
+
+    tag: str
+    queue: str
+    no_ack: bool
+    callback: Callable[[Message], object]
+
+
+class Channel(base.StdChannel):
+    """What kombu's producers and consumers talk to."""
+
+    def __init__(self, transport: Transport, store: Store, channel_id: int) -> None:
+        self.connection: Transport | None = transport
+        self.channel_id = channel_id
+        self.prefetch_count = 0
+        self.no_ack_consumers: set[str] = set()  # type: ignore[assignment]  # kombu says None, and means "or a set"
+        self.events: dict[str, set[Callable[..., object]]] = defaultdict(set)
+        self._transport = transport
+        self._store = store
+        self._tags = itertools.count(1)
+        self._consumers: dict[str, Consumer] = {}
+        self._queues: deque[str] = deque()  # rotated, so that a busy queue does not starve the others
+        self._buffer: deque[Leased] = deque()
+        self._unacked: dict[int, int] = {}  # delivery tag: message id
+
+    # -- topology
+
+    def exchange_declare(
+        self,
+        exchange: str = "",
+        type: str = "direct",
+        durable: bool = False,
+        auto_delete: bool = False,
+        arguments: Mapping[str, object] | None = None,
+        nowait: bool = False,
+        passive: bool = False,
+    ) -> None:
+        with _amqp_errors():
+            if not passive:
+                self._store.topology.declare_exchange(
+                    exchange, type or "direct", durable=durable, auto_delete=auto_delete, arguments=arguments or {}
+                )
+            elif not self._store.topology.exchange_exists(exchange):
+                raise NotFound("exchange", exchange)
+
+    def exchange_delete(self, exchange: str, if_unused: bool = False, nowait: bool = False) -> None:
+        with _amqp_errors():
+            self._store.topology.delete_exchange(exchange, if_unused=if_unused)
+
+    def queue_declare(
+        self,
+        queue: str = "",
+        passive: bool = False,
+        durable: bool = False,
+        exclusive: bool = False,
+        auto_delete: bool = False,
+        nowait: bool = False,
+        arguments: Mapping[str, object] | None = None,
+    ) -> queue_declare_ok_t:
+        """Returns (name, messages that wait, consumers in all processes)."""
+        queue = queue or f"amq.gen-{uuid.uuid4()}"
+        with _amqp_errors():
+            session = self._transport.session() if exclusive else self._transport.session_or_none()
+            if not passive:
+                spec = QueueSpec(queue, durable, exclusive, auto_delete, arguments or {})
+                self._store.topology.declare_queue(spec, session)
+            return queue_declare_ok_t(queue, *self._store.count(queue, session))
+
+    def queue_bind(
+        self,
+        queue: str,
+        exchange: str = "",
+        routing_key: str = "",
+        nowait: bool = False,
+        arguments: Mapping[str, object] | None = None,
+    ) -> None:
+        with _amqp_errors():
+            self._store.topology.bind(queue, exchange or "amq.direct", routing_key or "")
+
+    def queue_unbind(
+        self,
+        queue: str,
+        exchange: str = "",
+        routing_key: str = "",
+        nowait: bool = False,
+        arguments: Mapping[str, object] | None = None,
+    ) -> None:
+        self._store.topology.unbind(queue, exchange or "amq.direct", routing_key or "")
+
+    def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, nowait: bool = False) -> int:
+        with _amqp_errors():
+            return self._store.topology.delete_queue(queue, if_unused=if_unused, if_empty=if_empty)
+
+    def queue_purge(self, queue: str, nowait: bool = False) -> int:
+        with _amqp_errors():
+            return self._store.purge(queue)
+
+    def exchange_bind(self, *arguments: object, **options: object) -> None:
+        raise amqp.AMQPNotImplementedError("the embedded broker binds queues to exchanges, not exchanges")
+
+    exchange_unbind = exchange_bind
+
+    def list_bindings(self) -> Iterator[tuple[str, str, str]]:
+        """All bindings, as (queue, exchange, routing key)."""
+        return iter(self._store.topology.bindings())
+
+    def get_exchanges(self) -> list[str]:
+        return self._store.topology.exchange_names()
+
+    def has_consumers(self, queue: str) -> bool:
+        """Whether anybody alive, in any process, consumes the queue."""
+        return count_consumers(self._store.database, queue) > 0
+
+    def prepare_queue_arguments(self, arguments: Mapping[str, object], **options: Any) -> Mapping[str, object]:
+        prepared: Mapping[str, object] = base.to_rabbitmq_queue_arguments(arguments, **options)
+        return prepared
+
+    # -- publishing
+
+    def prepare_message(
+        self,
+        body: str | bytes,
+        priority: int | None = None,
+        content_type: str | None = None,
+        content_encoding: str | None = None,
+        headers: dict[str, object] | None = None,
+        properties: dict[str, object] | None = None,
+    ) -> dict[str, Any]:
+        properties = dict(properties or {})
+        properties.setdefault("priority", priority or 0)
+        return {
+            "body": body,
+            "content-type": content_type,
+            "content-encoding": content_encoding,
+            "headers": headers or {},
+            "properties": properties,
+        }
+
+    def basic_publish(  # noqa: PLR0913 - AMQP's signature
+        self,
+        message: dict[str, Any],
+        exchange: str = "",
+        routing_key: str = "",
+        mandatory: bool = False,
+        immediate: bool = False,
+        timeout: float | None = None,
+        confirm_timeout: float | None = None,
+        delay_seconds: float | None = None,
+    ) -> int:
+        """Publish. When this returns, the message is in the file.
+
+        Args:
+            message: as `prepare_message` made it.
+            mandatory: when no queue takes it, the callbacks in `events["basic_return"]` are called before this
+                returns, with (error, exchange, routing key, message).
+            delay_seconds: it becomes visible in its queues after that long.
+
+        Returns:
+            How many queues took it. 0 means that nobody has it.
+
+        Raises:
+            amqp.NotFound: there is no such exchange.
+        """
+        routing_key = routing_key or ""
+        with _amqp_errors():
+            row = envelope.to_envelope(message, exchange or "", routing_key, delay_seconds)
+            count = self._store.publish(exchange or "", routing_key, row)
+        if mandatory and not count:
+            error = amqp.NoConsumers("NO_ROUTE", (60, 50), "basic.return", 312)
+            for callback in list(self.events["basic_return"]):
+                callback(error, exchange, routing_key, message)
+        return count
+
+    # -- consuming
+
+    def basic_qos(self, prefetch_size: int = 0, prefetch_count: int = 0, apply_global: bool = False) -> None:
+        """At most `prefetch_count` unsettled messages on this channel; 0 for no limit."""
+        self.prefetch_count = prefetch_count
+
+    def basic_consume(
+        self,
+        queue: str,
+        no_ack: bool = False,
+        callback: Callable[[Message], object] | None = None,
+        consumer_tag: str = "",
+        nowait: bool = False,
+        arguments: Mapping[str, object] | None = None,
+        on_cancel: Callable[[str], object] | None = None,
+    ) -> str:
+        if callback is None:
+            raise ValueError(f"basic_consume from {queue!r} needs a callback")
+        tag = consumer_tag or str(uuid.uuid4())
+        with _amqp_errors():
+            # A tag is unique within a channel only, and the row within a connection.
+            self._store.sessions.add_consumer(self._transport.session(), f"{self.channel_id}.{tag}", queue)
+        self._consumers[tag] = Consumer(tag, queue, no_ack, callback)
+        if queue not in self._queues:
+            self._queues.append(queue)
+        if no_ack:
+            self.no_ack_consumers.add(tag)
+        return tag
+
+    def basic_cancel(self, consumer_tag: str, nowait: bool = False) -> None:
+        """Stop a consumer. What was taken for it and not handed out goes back as if it had not been touched."""
+        consumer = self._consumers.pop(consumer_tag, None)
+        if consumer is None:
+            return
+        self.no_ack_consumers.discard(consumer_tag)
+        session = self._transport.session_or_none()
+        if not any(other.queue == consumer.queue for other in self._consumers.values()):
+            self._queues.remove(consumer.queue)
+            back = [leased.id for leased in self._buffer if leased.queue == consumer.queue]
+            self._buffer = deque(leased for leased in self._buffer if leased.queue != consumer.queue)
+            if back and session is not None:
+                self._store.release(session, back, unseen=True)
+        if session is not None:
+            self._store.sessions.remove_consumer(session, f"{self.channel_id}.{consumer_tag}")
+
+    def basic_get(self, queue: str, no_ack: bool = False, accept: object = None) -> Message | None:
+        """One waiting message, or None."""
+        with _amqp_errors():
+            session = self._transport.session()
+            self._store.promote()
+            leased = self._store.lease(session, [queue], 1)
+            if not leased:
+                self._store.count(queue, session)  # raises when there is no such queue
+                return None
+        if no_ack:
+            self._store.ack(session, [leased[0].id])
+        return self._hand_out(leased[0], None, no_ack=no_ack)
+
+    @property
+    def consuming(self) -> bool:
+        return bool(self._consumers)
+
+    def fill(self, session: str) -> None:
+        """Take waiting messages, as many as the prefetch leaves room for."""
+        room = MAX_BATCH
+        if self.prefetch_count:
+            room = min(room, self.prefetch_count - len(self._unacked) - len(self._buffer))
+        if room > 0 and self._queues:
+            self._queues.rotate(-1)
+            self._buffer.extend(self._store.lease(session, list(self._queues), room))
+
+    def deliver_next(self, session: str) -> bool:
+        """Hand one message that was taken to its consumer; False when there is none."""
+        while self._buffer:
+            leased = self._buffer.popleft()
+            consumer = self._next_consumer(leased.queue)
+            if consumer.no_ack and not self._store.ack(session, [leased.id]):
+                continue  # the lease was lost: somebody else will get it
+            consumer.callback(self._hand_out(leased, consumer.tag, no_ack=consumer.no_ack))
+            return True
+        return False
+
+    def _next_consumer(self, queue: str) -> Consumer:
+        """The consumers of one queue on this channel take turns."""
+        consumer = next(consumer for consumer in self._consumers.values() if consumer.queue == queue)
+        if len(self._consumers) > 1:
+            self._consumers[consumer.tag] = self._consumers.pop(consumer.tag)
+        return consumer
+
+    def _hand_out(self, leased: Leased, consumer_tag: str | None, *, no_ack: bool) -> Message:
+        tag = next(self._tags)
+        if not no_ack:
+            self._unacked[tag] = leased.id
+        return envelope.to_message(leased, self, tag, consumer_tag)
+
+    def message_to_python(self, raw_message: Message) -> Message:
+        return raw_message
+
+    # -- settling
+
+    def basic_ack(self, delivery_tag: int, multiple: bool = False) -> None:
+        """Forget a message, with `multiple` also all before it. After a lost lease this does nothing."""
+        if multiple:
+            self.ack_many([tag for tag in list(self._unacked) if tag <= delivery_tag])
+        else:
+            self.ack_many([delivery_tag])
+
+    def ack_many(self, tags: Iterable[int]) -> int:
+        """Acknowledge in one transaction. Returns how many of the messages were still this connection's."""
+        ids = self._settle(tags)
+        session = self._transport.session_or_none()
+        if not ids or session is None:
+            return 0
+        count = self._store.ack(session, ids)
+        if count < len(ids):
+            logger.warning(
+                "%d of %d acknowledgements came after the lease was lost: those messages are delivered again",
+                len(ids) - count,
+                len(ids),
+            )
+        return count
+
+    def basic_reject(self, delivery_tag: int, requeue: bool = False) -> None:
+        """Give a message back, or drop it."""
+        ids = self._settle([delivery_tag])
+        session = self._transport.session_or_none()
+        if ids and session is not None:
+            if requeue:
+                self._store.release(session, ids)
+            else:
+                self._store.ack(session, ids)
+
+    def basic_recover(self, requeue: bool = True) -> None:
+        """Give back all that is not settled."""
+        self._give_back(list(self._unacked), unseen=False)
+
+    def _settle(self, tags: Iterable[int]) -> list[int]:
+        return [id_ for id_ in (self._unacked.pop(tag, None) for tag in tags) if id_ is not None]
+
+    def _give_back(self, tags: Iterable[int], *, unseen: bool) -> None:
+        ids = self._settle(tags)
+        session = self._transport.session_or_none()
+        if ids and session is not None:
+            self._store.release(session, ids, unseen=unseen)
+
+    # -- the end
+
+    def forget(self) -> None:
+        """Drop what was taken and handed out: the session is lost, or belongs to the parent of a fork."""
+        self._buffer.clear()
+        self._unacked.clear()
+
+    def close(self) -> None:
+        """Cancel the consumers and give back what is not settled."""
+        if self.connection is None:
+            return
+        for tag in list(self._consumers):
+            self.basic_cancel(tag)
+        self.basic_recover()
+        self._transport.close_channel(self)
+
+
+@contextmanager
+def _amqp_errors() -> Iterator[None]:
+    """Turn the store's errors into those that users of kombu catch."""
+    try:
+        yield
+    except NotFound as error:
+        raise amqp.NotFound(f"NOT_FOUND - {error}", (50, 10), "", 404) from error
+    except Mismatch as error:
+        raise amqp.PreconditionFailed(f"PRECONDITION_FAILED - {error}", (50, 10), "", 406) from error
+    except Locked as error:
+        raise amqp.ResourceLocked(f"RESOURCE_LOCKED - {error}", (50, 10), "", 405) from error
+    except SessionLost as error:
+        raise amqp.RecoverableConnectionError(f"CONNECTION_LOST - {error}") from error

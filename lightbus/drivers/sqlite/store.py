@@ -1,0 +1,218 @@
+"""The messages: published, leased to a consumer, acknowledged or given back.
+
+A message that waits has no owner. Leasing sets its owner to the session of the consuming connection; acknowledging
+deletes it, and only the owner can do either. How long a session may hold what it has is in `sessions.py`; which
+queues a message goes to, in `topology.py`. Nothing here knows kombu: an envelope is text, a body is bytes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from .database import Database
+from .sessions import Sessions, count_consumers, sockets_for
+from .topology import NotFound, Topology, check_owner, route
+
+LEASE_BYTES = 16 * 1024 * 1024  # one lease stops here, so that a prefetch of big messages does not fill the memory
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What `publish` needs to know of a message.
+
+    Attributes:
+        content: everything but the body, as the driver wrote it.
+        priority: higher is delivered first; equal ones in the order of publishing.
+        lifetime_seconds: it is dropped when it waits longer than that.
+        delay_seconds: it starts to wait only after that long; 0 for at once.
+    """
+
+    content: str
+    body: bytes
+    priority: int = 0
+    lifetime_seconds: float | None = None
+    delay_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Leased:
+    """A message in the hands of a session. `deliveries` counts this one: 2 or more means it may have been seen."""
+
+    id: int
+    queue: str
+    deliveries: int
+    content: str
+    body: bytes
+
+
+class Store:
+    """One broker file. Thread-safe; after a fork it opens the file anew by itself.
+
+    Args:
+        path: of the file; it and its directory are created, for this user alone.
+        notify: told the sockets of the consumers for whom something is waiting now (see `wake.py`).
+    """
+
+    def __init__(self, path: str, notify: Callable[[Iterable[str]], None]) -> None:
+        self._notify = notify
+        self.database = Database(path)
+        self.topology = Topology(self.database)
+        self.sessions = Sessions(self.database, notify)
+
+    @property
+    def path(self) -> str:
+        return self.database.path
+
+    def publish(self, exchange: str, routing_key: str, message: Envelope) -> int:
+        """Put the message into each queue that takes it, and return how many did; 0 means that nobody has it.
+
+        It is on disk for every process when this returns.
+
+        Raises:
+            NotFound: there is no such exchange.
+        """
+        now = time.time()
+        due_at = now + message.delay_seconds if message.delay_seconds > 0 else None
+        with self.database.transaction() as c:
+            queues = route(c, exchange, routing_key)
+            for queue, ttl_seconds in queues:
+                lifetimes = [x for x in (ttl_seconds, message.lifetime_seconds) if x is not None]
+                expires_at = (due_at or now) + min(lifetimes) if lifetimes else None
+                c.execute(
+                    "INSERT INTO messages(queue, rank, due_at, expires_at, envelope, body) VALUES(?,?,?,?,?,?)",
+                    (queue, -message.priority, due_at, expires_at, message.content, message.body),
+                )
+            sockets = sockets_for(c, [queue for queue, _ in queues])
+        self._notify(sockets)
+        return len(queues)
+
+    def lease(self, session: str, queues: Sequence[str], limit: int) -> list[Leased]:
+        """Take up to `limit` waiting messages, from the first queue first; fewer when they are big.
+
+        Raises:
+            SessionLost: the session has ended, so it cannot hold anything.
+        """
+        waiting = [queue for queue in queues if self._anything_ready(queue)]
+        if not waiting or limit < 1:
+            return []
+        found: list[Leased] = []
+        budget_bytes = LEASE_BYTES
+        with self.database.transaction() as c:
+            self.sessions.require(c, session)
+            for queue in waiting:
+                ids, budget_bytes = _choose(c, queue, limit - len(found), budget_bytes)
+                found += _take(c, session, ids)
+                if len(found) >= limit or budget_bytes <= 0:
+                    break
+        return found
+
+    def _anything_ready(self, queue: str) -> bool:
+        """A look without the write lock: most wake-ups of several consumers find that another was quicker."""
+        sql = "SELECT 1 FROM messages WHERE queue=? AND owner IS NULL AND due_at IS NULL LIMIT 1"
+        return bool(self.database.read(sql, (queue,)))
+
+    def ack(self, session: str, ids: Iterable[int]) -> int:
+        """Delete those of the messages that `session` still holds, in one transaction; returns how many they were.
+
+        Fewer than asked for means that the lease was lost: somebody else has them, or will.
+        """
+        with self.database.transaction() as c:
+            return sum(c.execute("DELETE FROM messages WHERE id=? AND owner=?", (id_, session)).rowcount for id_ in ids)
+
+    def release(self, session: str, ids: Iterable[int], *, unseen: bool = False) -> int:
+        """Give messages back to their queues, at their old places. Returns how many the session still held.
+
+        Args:
+            unseen: nobody looked at them, so the next delivery is not a redelivery on their account.
+        """
+        queues: set[str] = set()
+        count = 0
+        with self.database.transaction() as c:
+            for id_ in ids:
+                rows = c.execute(
+                    "UPDATE messages SET owner=NULL, deliveries=deliveries-? WHERE id=? AND owner=? RETURNING queue",
+                    (int(unseen), id_, session),
+                ).fetchall()
+                count += len(rows)
+                queues.update(row[0] for row in rows)
+            sockets = sockets_for(c, queues)
+        self._notify(sockets)
+        return count
+
+    def promote(self) -> float | None:
+        """Let delayed messages whose time has come wait in their queues. Returns the seconds until the next, if any."""
+        due = self._first_due()
+        if due is not None and due <= time.time():
+            with self.database.transaction() as c:
+                rows = c.execute("UPDATE messages SET due_at=NULL WHERE due_at<=? RETURNING queue", (time.time(),))
+                sockets = sockets_for(c, {row[0] for row in rows.fetchall()})
+            self._notify(sockets)
+            due = self._first_due()
+        return None if due is None else max(0.0, due - time.time())
+
+    def _first_due(self) -> float | None:
+        due: float | None = self.database.read("SELECT min(due_at) FROM messages WHERE due_at IS NOT NULL")[0][0]
+        return due
+
+    def purge(self, queue: str) -> int:
+        """Remove all messages that nobody holds, the delayed ones too. Returns how many they were.
+
+        Raises:
+            NotFound: there is no such queue.
+        """
+        with self.database.transaction() as c:
+            if c.execute("SELECT 1 FROM queues WHERE name=?", (queue,)).fetchone() is None:
+                raise NotFound("queue", queue)
+            return c.execute("DELETE FROM messages WHERE queue=? AND owner IS NULL", (queue,)).rowcount
+
+    def count(self, queue: str, session: str | None = None) -> tuple[int, int]:
+        """How many messages wait in the queue (held and delayed ones are not counted), and its living consumers.
+
+        Raises:
+            NotFound: there is no such queue.
+            Locked: it is exclusive to a session other than `session`.
+        """
+        row = self.database.read("SELECT owner FROM queues WHERE name=?", (queue,))
+        if not row:
+            raise NotFound("queue", queue)
+        check_owner(queue, row[0][0], session)
+        messages = self.database.read(
+            "SELECT count(*) FROM messages WHERE queue=? AND owner IS NULL AND due_at IS NULL "
+            "AND (expires_at IS NULL OR expires_at>?)",
+            (queue, time.time()),
+        )
+        return messages[0][0], count_consumers(self.database, queue)
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def _choose(c: sqlite3.Connection, queue: str, limit: int, budget_bytes: int) -> tuple[list[int], int]:
+    """The ids to lease from one queue, and what they leave of the budget (the first may exceed it)."""
+    rows = c.execute(
+        "SELECT id, length(body) FROM messages WHERE queue=? AND owner IS NULL AND due_at IS NULL "
+        "AND (expires_at IS NULL OR expires_at>?) ORDER BY rank, id LIMIT ?",
+        (queue, time.time(), limit),
+    )
+    ids = []
+    for id_, size_bytes in rows.fetchall():
+        ids.append(id_)
+        budget_bytes -= size_bytes
+        if budget_bytes <= 0:
+            break
+    return ids, budget_bytes
+
+
+def _take(c: sqlite3.Connection, session: str, ids: list[int]) -> list[Leased]:
+    """Lease exactly these, and return them in this order (RETURNING promises none)."""
+    marks = ",".join("?" * len(ids))
+    rows = c.execute(
+        f"UPDATE messages SET owner=?, deliveries=deliveries+1 WHERE id IN ({marks}) "
+        "RETURNING id, queue, deliveries, envelope, body",
+        (session, *ids),
+    ).fetchall()
+    taken = {row[0]: Leased(*row) for row in rows}
+    return [taken[id_] for id_ in ids]
