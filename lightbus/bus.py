@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from types import MappingProxyType
@@ -89,6 +88,8 @@ class Bus:
 
     async def fire_async(self, event: Event) -> None:
         """`fire` from a coroutine."""
+        import asyncio  # here, so that a program without coroutines does not pay for loading it
+
         wire, route = self._event(event)
         await asyncio.wrap_future(self.transport.publish(wire, route))
 
@@ -127,6 +128,8 @@ class Bus:
 
     async def call_async(self, rpc: Rpc[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`call` from a coroutine."""
+        import asyncio  # as in fire_async
+
         answer: Future[Any] = self._rpc_client().start(rpc, dict(kwargs))
         return cast(R, await asyncio.wrap_future(answer))
 
@@ -138,7 +141,8 @@ class Bus:
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """All that this app's workers answer; those without a queue are left out."""
-        return tuple(e for e in (self._events, self._calls, *self._endpoints) if e.queues())
+        every: list[Endpoint] = [self._events, self._calls, *self._endpoints]
+        return tuple(endpoint for endpoint in every if endpoint.queues())
 
     def close(self) -> None:
         """Wait for what is under way and disconnect. The bus may be used again afterwards."""

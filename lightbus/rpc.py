@@ -179,23 +179,24 @@ class RpcClient:
 
 def _finish(waiting: _Waiting, reply: ReplyMessage) -> None:
     schema, future = waiting.schema, waiting.future
-    if not reply.failed:
-        try:
-            future.set_result(schema.decode_result(reply.payload))
-        except RemoteError as error:
-            future.set_exception(error)
+    if reply.failed:
+        future.set_exception(_error_of(schema, reply))
         return
+    try:
+        future.set_result(schema.decode_result(reply.payload))
+    except RemoteError as error:
+        future.set_exception(error)
+
+
+def _error_of(schema: CallSchema, reply: ReplyMessage) -> Exception:
     problem = decode_problem(reply.payload)
     kind, _, name = problem.type.partition(":")
-    text = f"{schema.rpc.full_name}: {problem.detail or problem.title}"
-    error: Exception
     if kind == "api" and name in schema.rpc.errors:
-        error = rebuild_declared(schema.rpc.errors[name], problem)
-    elif kind in _CALL_ERRORS:
-        error = _CALL_ERRORS[kind](text)
-    else:
-        error = RemoteError(text, error_type=name or problem.title)
-    future.set_exception(error)
+        return rebuild_declared(schema.rpc.errors[name], problem)
+    text = f"{schema.rpc.full_name}: {problem.detail or problem.title}"
+    if kind in _CALL_ERRORS:
+        return _CALL_ERRORS[kind](text)
+    return RemoteError(text, error_type=name or problem.title)
 
 
 _CALL_ERRORS: dict[str, type[CallError]] = {"expired": Expired, "rejected": Rejected}

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 
 from .database import Database, StoreError
 from .topology import NotFound, check_owner, drop_queue
@@ -25,6 +26,7 @@ from .topology import NotFound, check_owner, drop_queue
 logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 4.0
+EXIT_PATIENCE_SECONDS = 2.0
 KEEP_PER_LEASE = 4  # extensions per lease: three may come late before it is lost
 
 
@@ -148,11 +150,15 @@ class Keeper(threading.Thread):
         self._stopping = threading.Event()
         self._abandoned = False
         self.lease_until = lease_until
+        # A process that ends without closing its connection gives back what it holds, as with a socket to a server.
+        # Not `atexit`: processes of `multiprocessing` end without it. It does nothing in a forked child.
+        self._at_exit = Finalize(None, self._end_at_exit, exitpriority=1)
 
     def run(self) -> None:
         try:
             self._keep()
         finally:
+            self._at_exit.cancel()
             self._sessions.close()
 
     def _keep(self) -> None:
@@ -180,6 +186,10 @@ class Keeper(threading.Thread):
     def stop(self) -> None:
         """End the thread; the session is left to the caller."""
         self._stopping.set()
+
+    def _end_at_exit(self) -> None:
+        self.abandon()
+        self.join(EXIT_PATIENCE_SECONDS)
 
     def abandon(self) -> None:
         """End the thread and the session, from wherever the garbage collector happens to run."""

@@ -205,7 +205,7 @@ class Transport(base.Transport):
                 self._waiter.wait(wait_seconds)
 
     def wake(self) -> None:
-        """Make `drain_events` raise TimeoutError (socket.timeout) at once: the one under way, or else the next. From any thread."""
+        """Make `drain_events` raise TimeoutError at once: the one under way, or else the next. From any thread."""
         self._interrupted.set()
         self._waiter.nudge()
 

@@ -1,0 +1,110 @@
+"""One child process of a worker: consumes the queues of its buses' endpoints and drains when told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from ..bus import Bus
+from ..core.errors import ConfigError
+from ..core.topology import Queue
+from ..endpoint import Endpoint
+from ..ports import Consumer, Delivery
+from .options import WorkerOptions
+from .settle import Settler
+from .slots import Slots, Work
+
+logger = logging.getLogger("lightbus.worker")
+
+SETTLE_SECONDS = 10.0
+
+
+class Process:
+    """Runs in the calling thread, which must be the main one, until a signal or the supervisor's end stops it."""
+
+    def __init__(self, buses: Sequence[Bus], options: WorkerOptions) -> None:
+        self._buses = buses
+        self._options = options
+        self._slots = Slots(options.threads, options.middleware)
+        self._consumers: list[Consumer] = []
+        self._settlers: list[Settler] = []
+        self._stop_reader, self._stop_writer = os.pipe()
+
+    def run(self, *, supervisor_pipe: int | None = None, ready: Callable[[], None] = lambda: None) -> None:
+        """Consume until stopped; returns when everything taken on is settled.
+
+        Args:
+            supervisor_pipe: read end of a pipe that only the supervisor can write to: its end is the supervisor's.
+            ready: called once all queues are consumed.
+
+        Raises:
+            LightbusError: the start failed; nothing is consumed.
+        """
+        signal.signal(signal.SIGTERM, self._on_stop_signal)
+        signal.signal(signal.SIGINT, self._on_stop_signal)
+        try:
+            for bus in self._buses:
+                self._consume(bus)
+            ready()
+            watch = threading.Thread(target=self._stop_when_told, args=(supervisor_pipe,), name="lightbus-control")
+            watch.start()
+            self._slots.run()
+            watch.join()
+        finally:
+            for settler in self._settlers:
+                settler.drain(SETTLE_SECONDS)
+            for consumer in self._consumers:
+                consumer.close()
+            for bus in self._buses:
+                bus.close()
+
+    def stop(self) -> None:
+        """Stop from any thread or signal handler."""
+        os.write(self._stop_writer, b"s")
+
+    def _consume(self, bus: Bus) -> None:
+        settler = Settler(bus.transport, bus.dead_letter_queue)
+        bus.transport.declare(settler.topology())
+        self._settlers.append(settler)
+        for endpoint in bus.endpoints():
+            topology = endpoint.topology()
+            bus.transport.declare(topology)
+            wanted = self._options.queues
+            queues = [
+                queue for queue in _queues_of(endpoint, topology.queues) if not wanted or queue.name in wanted
+            ]
+            if queues:
+                on_delivery = self._put_into_slots(endpoint, settler)
+                consumer = bus.transport.consume(queues, on_delivery, prefetch=self._options.prefetch)
+                self._consumers.append(consumer)
+
+    def _put_into_slots(self, endpoint: Endpoint, settler: Settler) -> Callable[[Delivery], None]:
+        def put(delivery: Delivery) -> None:
+            self._slots.put(Work(delivery, endpoint, settler))
+
+        return put
+
+    def _stop_when_told(self, supervisor_pipe: int | None) -> None:
+        watched = [self._stop_reader] + ([supervisor_pipe] if supervisor_pipe is not None else [])
+        readable, _, _ = select.select(watched, [], [])
+        if supervisor_pipe in readable:
+            logger.warning("the supervisor is gone; finishing what runs, then ending")
+        for consumer in self._consumers:
+            consumer.cancel()
+        self._slots.stop()
+
+    def _on_stop_signal(self, number: int, frame: FrameType | None) -> None:
+        self.stop()
+
+
+def _queues_of(endpoint: Endpoint, declared: Sequence[Queue]) -> list[Queue]:
+    by_name = {queue.name: queue for queue in declared}
+    missing = [name for name in endpoint.queues() if name not in by_name]
+    if missing:
+        raise ConfigError(f"{type(endpoint).__name__} serves queues that it does not declare: {', '.join(missing)}")
+    return [by_name[name] for name in endpoint.queues()]

@@ -1,0 +1,68 @@
+"""Carries an outcome out: acknowledges a delivery, or publishes a copy of it with confirm and acknowledges then.
+
+A crash between the two repeats a message and never loses it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import Future
+
+from ..core.outcome import Ack, DeadLetter, Outcome, Received, Requeue, copy_for
+from ..core.topology import Topology, dead_letter_queue
+from ..ports import Delivery, Transport
+
+logger = logging.getLogger("lightbus.worker")
+
+
+class Settler:
+    """Settles the deliveries of one transport. Thread-safe; never blocks on the broker."""
+
+    def __init__(self, transport: Transport, dead_queue: str) -> None:
+        self._transport = transport
+        self._dead_queue = dead_queue
+        self._idle = threading.Condition()
+        self._under_way = 0
+
+    def topology(self) -> Topology:
+        """What must stand for dead letters to be kept."""
+        return Topology(queues=(dead_letter_queue(self._dead_queue),))
+
+    def settle(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Carry `outcome` out. A delivery that was acknowledged early keeps that, and only its copy is published."""
+        if isinstance(outcome, Ack):
+            delivery.ack()
+            return
+        if isinstance(outcome, Requeue):
+            delivery.requeue()
+            return
+        received = Received(wire=delivery.wire, queue=delivery.queue, redelivered=delivery.redelivered)
+        copy = copy_for(outcome, received, dead_queue=self._dead_queue, now=time.time())
+        if isinstance(outcome, DeadLetter):
+            logger.error(
+                "dead letter queue=%s reason=%s error=%s kept_in=%s",
+                delivery.queue, outcome.reason, outcome.error, self._dead_queue,
+            )  # fmt: skip
+        with self._idle:
+            self._under_way += 1
+        sent = self._transport.publish(copy.wire, copy.route, delay_seconds=copy.delay_seconds)
+        sent.add_done_callback(lambda done: self._on_sent(delivery, outcome, done))
+
+    def drain(self, timeout_seconds: float) -> None:
+        """Wait until the copies under way are confirmed."""
+        with self._idle:
+            self._idle.wait_for(lambda: self._under_way == 0, timeout_seconds)
+
+    def _on_sent(self, delivery: Delivery, outcome: Outcome, sent: Future[None]) -> None:
+        error = sent.exception()
+        if error is None:
+            delivery.ack()
+        else:
+            late = "it was acknowledged before it ran and is lost" if delivery.settled else "it goes back to its queue"
+            logger.error("%s of a message of queue %s failed, %s: %s", outcome, delivery.queue, late, error)
+            delivery.requeue()
+        with self._idle:
+            self._under_way -= 1
+            self._idle.notify_all()
