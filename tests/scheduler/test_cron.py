@@ -85,7 +85,8 @@ def test_a_wildcard_keeps_the_start_of_an_hour_that_half_an_hour_was_put_before(
 
 
 def test_a_change_of_three_hours_or_more_is_a_corrected_clock() -> None:
-    assert on(Cron("30 5 * * *", "Pacific/Apia"), "2011-12-29", days=2) == ["05:30:00-1000"]  # the 30th did not exist
+    around = on(Cron("30 5 * * *", "Pacific/Apia"), "2011-12-29", days=3)  # the 30th did not exist
+    assert around == ["05:30:00-1000", "05:30:00+1400"]
     # Casey went back from 02:00 to 23:00 the day before
     repeated = on(Cron("30 1 * * *", "Antarctica/Casey"), "2010-03-05")
     assert repeated == ["01:30:00+1100", "01:30:00+0800"]
