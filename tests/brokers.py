@@ -19,6 +19,7 @@ import fcntl
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -26,6 +27,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -92,10 +94,11 @@ def free_port() -> int:
 
 
 def tail(path: Path, lines: int = 30) -> str:
-    """The last lines of a log, or a note that there is none."""
+    """The last lines of a log without their colours, or a note that there is none."""
     if not path.exists():
         return f"({path.name} does not exist)"
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    text = re.sub(r"\x1b\[[0-9;]*m", "", path.read_text(errors="replace"))
+    return "\n".join(text.splitlines()[-lines:])
 
 
 class Server:
@@ -242,11 +245,13 @@ class RabbitMQ(Server):
     def evaluate(self, erlang: str) -> None:
         """Run an Erlang expression in the node; it has to give ok.
 
-        erl_call takes about 30 milliseconds, rabbitmqctl starts a virtual machine and takes a second.
+        erl_call takes milliseconds, rabbitmqctl starts a virtual machine and takes a second. Each call
+        has a name of its own, because the node refuses a second caller of the same name (with -r too).
         """
         erl_call = find_program("erl_call")
         if erl_call:
-            command, given, wanted = [erl_call, "-sname", self.node, "-e"], f"{erlang}.\n", "{ok, ok}"
+            caller = f"caller-{uuid.uuid4().hex[:12]}"
+            command, given, wanted = [erl_call, "-h", caller, "-sname", self.node, "-e"], f"{erlang}.\n", "{ok, ok}"
         else:
             command, given, wanted = [find_program("rabbitmqctl") or "rabbitmqctl", "eval", f"{erlang}."], "", "ok"
         done = subprocess.run(

@@ -124,6 +124,10 @@ class Process:
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
+    def interrupt(self) -> None:
+        """Ctrl-C, as a terminal sends it: to the process and all that it started."""
+        os.killpg(self.pid, signal.SIGINT)
+
     def kill(self) -> None:
         """kill -9 this process alone; what it started lives on."""
         self._process.kill()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import kombu
@@ -92,15 +92,15 @@ def test_two_tests_share_nothing_and_the_brokers_end_with_the_run(processes: Pro
     assert not Path(notes[0][0]).exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("end", [Process.interrupt, Process.kill], ids=["Ctrl-C", "kill -9"])
 def test_the_brokers_end_when_the_run_is_ended_early(
-    number: signal.Signals, processes: Processes, tmp_path: Path
+    end: Callable[[Process], None], processes: Processes, tmp_path: Path
 ) -> None:
     run = start_run(processes, tmp_path, ["redis_url"], then="import signal; signal.pause()")
     wait_for(lambda: len(notes_of(tmp_path)) == 2, 30, "a nested test on each worker", [run.log])
     (keeper,) = kept_pids(tmp_path)
     assert is_running(keeper)
-    run.signal(number)
+    end(run)
     wait_for(lambda: not is_running(keeper), 20, "the broker to end", [run.log])
     run.wait()
 
@@ -117,8 +117,9 @@ def test_a_server_of_ones_own_comes_back_with_its_data(own_redis: Redis) -> None
 
 @pytest.mark.timeout(150)
 def test_a_rabbitmq_of_ones_own_comes_back_with_its_data(own_rabbitmq: RabbitMQ) -> None:
-    with kombu.Connection(own_rabbitmq.url) as connection, connection.SimpleQueue("letters") as queue:
-        queue.put("hello")
+    confirmed = {"confirm_publish": True}
+    with kombu.Connection(own_rabbitmq.url, transport_options=confirmed) as connection:
+        connection.SimpleQueue("letters").put("hello")
     own_rabbitmq.stop()
     assert not own_rabbitmq.answers()
     own_rabbitmq.start()
@@ -129,7 +130,7 @@ def test_a_rabbitmq_of_ones_own_comes_back_with_its_data(own_rabbitmq: RabbitMQ)
 def test_a_missing_broker_is_an_error_of_one_sentence_and_no_skip(processes: Processes, tmp_path: Path) -> None:
     run = processes.start(
         "python", ROOT / "tests/tools/run.py",
-        environment={"PATH": str(tmp_path), "LIGHTBUS_TEST_PROGRAM_FOLDERS": "", "LIGHTBUS_TEST_NO_INSTALL": "1"},
+        environment={"PATH": str(tmp_path), "LIGHTBUS_TEST_INSTALL": "no"},
     )  # fmt: skip
     assert run.wait() == 2
     assert run.read_log().strip() == how_to_get(["rabbitmq-server", "redis-server"])

@@ -21,11 +21,12 @@ LOOK_AT_OWNER_SECONDS = 0.2
 def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
+        # Killed but not yet reaped by its parent, a process still has its pid. (Only Linux has the file.)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except (PermissionError, FileNotFoundError):
         return True
-    return True
 
 
 def stop(*_signal: object) -> None:
