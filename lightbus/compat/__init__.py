@@ -1,0 +1,34 @@
+"""Celery's tasks on Lightbus: `from lightbus.compat import task` in place of `from celery import shared_task`.
+
+Names, message format, results and the meaning of options are Celery's, so that a project can move one task at a time
+while Celery workers run the others. Canvas (`chain`, `group`, `chord`), signals, `autoretry_for` and remote control
+are not here yet: what is missing is an AttributeError or ImportError, not a silent difference.
+"""
+
+from . import states
+from .app import TaskApp, default_app
+from .asyncresult import AsyncResult, EagerResult
+from .exceptions import (
+    EncodeError,
+    Ignore,
+    MaxRetriesExceededError,
+    NotRegistered,
+    Reject,
+    RemoteTaskError,
+    Retry,
+    TaskError,
+    TaskRevokedError,
+    TimeoutError,
+    WorkerLostError,
+)
+from .request import Request, current_task
+from .settings import CeleryQueue, Settings
+from .task import Task, shared_task, task
+
+__all__ = [
+    "task", "shared_task", "Task", "Request", "current_task",
+    "AsyncResult", "EagerResult", "states",
+    "TaskApp", "default_app", "Settings", "CeleryQueue",
+    "EncodeError", "Ignore", "MaxRetriesExceededError", "NotRegistered", "Reject", "RemoteTaskError", "Retry",
+    "TaskError", "TaskRevokedError", "TimeoutError", "WorkerLostError",
+]  # fmt: skip

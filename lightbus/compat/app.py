@@ -1,0 +1,216 @@
+"""The process's tasks, settings and broker: registration, sending, and where a task's message goes.
+
+A task that Celery would route to queue Q goes to `lightbus.Q` when Lightbus serves it (it is registered here, or named
+in `settings.moved`), and otherwise to Celery's own Q, declared as Celery declares it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..bus import Bus
+from ..core.message import Route
+from ..core.topology import TASK_QUEUE_PREFIX, Topology, task_queue_name
+from . import asyncresult
+from .protocol import TaskMessage, encode_task
+from .request import current_request
+from .resultstore import ResultStore, open_result_store
+from .sending import Sending, prepare
+from .settings import Settings
+from .signatures import Signature
+
+if TYPE_CHECKING:
+    from ..ports import ResultBackend, Transport
+    from .task import Task
+
+
+class TaskApp:
+    """The counterpart of a Celery app. Thread-safe once its tasks are registered.
+
+    Args:
+        main: replaces the module name `__main__` in the names of tasks, as in Celery.
+        bus: carries the messages; without it one is made from `settings.broker_url` on first use.
+        transport: as `bus`, for a transport that exists already.
+        result_backend: keeps the results; without it one is opened from `settings.result_backend` on first use.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        main: str | None = None,
+        bus: Bus | None = None,
+        transport: Transport | None = None,
+        result_backend: ResultBackend | None = None,
+    ) -> None:
+        self.tasks: dict[str, Task] = {}
+        self.main = main
+        self._settings = settings or Settings()
+        self._bus = bus
+        self._transport = transport
+        self._result_backend = result_backend
+        self._results: ResultStore | None = None
+        self._declared: set[str] = set()
+        self._lock = threading.RLock()
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    def configure(self, settings: Settings) -> None:
+        """Use `settings` from now on. The bus and the results are opened anew when their URLs changed."""
+        with self._lock:
+            before, self._settings = self._settings, settings
+            self._declared.clear()
+            if before.broker_url != settings.broker_url and self._transport is None:
+                self._bus = None
+                self._results = None
+            if before.result_backend != settings.result_backend:
+                self._results = None
+
+    @property
+    def bus(self) -> Bus:
+        with self._lock:
+            if self._bus is None:
+                self._bus = Bus("celery-tasks", url=self._settings.broker_url, transport=self._transport)
+            return self._bus
+
+    @property
+    def transport(self) -> Transport:
+        return self._transport or self.bus.transport
+
+    @property
+    def results(self) -> ResultStore:
+        """Where results of tasks are kept, by `settings.result_backend`."""
+        with self._lock:
+            if self._results is None:
+                self._results = open_result_store(self._settings, lambda: self.transport, self._result_backend)
+            return self._results
+
+    def task(self, *args: Any, **options: Any) -> Any:
+        """Decorator that registers a function with this app; the options are those of `lightbus.compat.task`."""
+        from .task import decorate  # it needs this module
+
+        return decorate(lambda: self, args, options)
+
+    def AsyncResult(self, task_id: str) -> asyncresult.AsyncResult:
+        """The result of the task with that id; also of one that another process sent."""
+        return asyncresult.AsyncResult(task_id, app=self)
+
+    def send_task(
+        self, name: str, args: Any = None, kwargs: Any = None, *, add_to_parent: bool = True, **options: Any
+    ) -> asyncresult.AsyncResult:
+        """Send a task by its name, registered here or not. The options are those of `Task.apply_async`.
+
+        Returns:
+            AsyncResult: once the broker has taken charge of the message.
+
+        Raises:
+            TypeError: an argument has the wrong type.
+            ValueError: an argument has no JSON form, or an option cannot be honoured.
+            TransportError: the broker did not take it.
+        """
+        parent = current_request()
+        if parent is not None:
+            options["root_id"] = options.get("root_id") or parent.root_id or parent.id
+            options["parent_id"] = options.get("parent_id") or parent.id
+            if self.settings.inherit_parent_priority and parent.delivery_info:
+                options.setdefault("priority", parent.delivery_info.get("priority"))
+        if options.get("priority") is None:
+            options["priority"] = self.settings.default_priority
+        sending = prepare(
+            name, args, kwargs, options, task_id=str(uuid.uuid4()), now=time.time(), zone=self.settings.zone
+        )
+        message = sending.message
+        if not message.ignore_result:
+            reply_to = self.results.expect(message.id)
+            sending = replace(sending, message=replace(message, reply_to=message.reply_to or reply_to))
+        self.publish(sending, options)
+        result = asyncresult.AsyncResult(message.id, app=self, ignored=bool(message.ignore_result))
+        if parent is not None and add_to_parent:
+            parent.children.append(result)
+        return result
+
+    def send_signature(self, signature: Signature) -> asyncresult.AsyncResult | asyncresult.EagerResult:
+        """Send what a signature describes; a task that is registered here goes through its own `apply_async`."""
+        task = self.tasks.get(signature.task)
+        options = dict(signature.options)
+        if task is not None:
+            return task.apply_async(signature.args, signature.kwargs, **options)
+        return self.send_task(signature.task, signature.args, signature.kwargs, **options)
+
+    def publish(self, sending: Sending, options: Mapping[str, Any] | None = None) -> None:
+        """Publish and wait until the broker has taken charge.
+
+        Args:
+            options: those of the call, for the routes.
+
+        Raises:
+            TransportError: it did not.
+        """
+        message = sending.message
+        queue = sending.queue or self.settings.route(message.task, options or {})
+        if self.serves(message.task):
+            # A delayed message waits in the broker, where its expiry would run off too: the header alone decides.
+            if sending.delay_seconds > 0:
+                message = replace(message, expiration_seconds=None)
+            self.declare(queue)
+            self.publish_to(Route("", task_queue_name(queue)), message, delay_seconds=sending.delay_seconds)
+        else:
+            self.publish_to(self.declare_for_celery(queue), message)
+
+    def publish_to(self, route: Route, message: TaskMessage, *, delay_seconds: float = 0.0) -> None:
+        """Publish to a route that stands, and wait until the broker has taken charge."""
+        sent = self.transport.publish(encode_task(message), route, delay_seconds=delay_seconds)
+        sent.result(timeout=self.settings.publish_timeout_seconds)
+
+    def serves(self, name: str) -> bool:
+        """Whether the task `name` is served by Lightbus, here or elsewhere."""
+        return name in self.tasks or name in self.settings.moved
+
+    def declare(self, queue: str) -> None:
+        """Make the Lightbus queue for Celery's `queue` stand."""
+        known = self.settings.celery_queue(queue.removeprefix(TASK_QUEUE_PREFIX))
+        self._declare(task_queue_name(queue), known.lightbus_topology)
+
+    def declare_for_celery(self, queue: str) -> Route:
+        """Make Celery's own `queue` stand, as Celery would, and say where its messages are published."""
+        known = self.settings.celery_queue(queue)
+        self._declare(queue, known.topology)
+        if known.exchange_type == "direct":
+            return Route("", queue)
+        return Route(known.exchange or queue, known.routing_key or queue)
+
+    def _declare(self, queue: str, topology: Callable[[], Topology]) -> None:
+        if queue not in self._declared:
+            self.transport.declare(topology())
+            self._declared.add(queue)
+
+    def close(self) -> None:
+        """Stop waiting for results and disconnect. The app can be used again afterwards."""
+        with self._lock:
+            if self._results is not None:
+                self._results.close()
+                self._results = None
+            if self._bus is not None:
+                self._bus.close()
+                self._bus = None
+            self._declared.clear()
+
+
+_default: TaskApp | None = None
+_default_lock = threading.Lock()
+
+
+def default_app() -> TaskApp:
+    """The process's own app: the one that `lightbus.compat.task` registers with."""
+    global _default  # noqa: PLW0603 - decorators run at import time, before anybody could pass an app
+    with _default_lock:
+        if _default is None:
+            _default = TaskApp()
+        return _default

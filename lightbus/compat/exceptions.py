@@ -1,0 +1,149 @@
+"""What a task raises to steer its worker, and what reading a result raises. Names and arguments are Celery's.
+
+    LightbusError
+    |- TaskPredicate            raised by a task to say what shall become of it
+    |  |- Retry                    it was sent again
+    |  |- Ignore                   write no state
+    |  `- Reject                   park it, or hand it back
+    |- TaskError
+    |  |- MaxRetriesExceededError  no tries left
+    |  |- TaskRevokedError         it was revoked or had expired, and did not run
+    |  |- NotRegistered            the worker does not know its name
+    |  |- EncodeError              its result cannot be written down
+    |  |- WorkerLostError          its process ended under it
+    |  `- TimeoutError             `get()` waited long enough
+    `- RemoteTaskError          a failed task's exception whose class is not rebuilt on this side
+
+On the wire each has the module path of its Celery twin, so that a Celery reader gets the class it knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from ..core.errors import LightbusError
+
+if TYPE_CHECKING:
+    from .signatures import Signature
+
+
+class TaskPredicate(LightbusError):
+    """Raised by a task to tell its worker what shall become of it."""
+
+
+class Retry(TaskPredicate):
+    """The task was sent again.
+
+    Attributes:
+        exc: the error that made it necessary, if there was one.
+        excs: its repr.
+        when: seconds from now, or the moment, of the next try.
+        sig: what was sent, where the task ran eagerly and the caller has to run it.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        exc: BaseException | str | None = None,
+        when: float | datetime | str | None = None,
+        is_eager: bool = False,
+        sig: Signature | None = None,
+    ) -> None:
+        self.message = message
+        self.exc = None if isinstance(exc, str) else exc
+        self.excs = exc if isinstance(exc, str) else repr(exc) if exc else None
+        self.when = when
+        self.is_eager = is_eager
+        self.sig = sig
+        super().__init__(message, exc, when)
+
+    def humanize(self) -> str:
+        return f"in {self.when}s" if isinstance(self.when, (int, float)) else f"at {self.when}"
+
+    def __str__(self) -> str:
+        if self.message:
+            return self.message
+        return f"Retry {self.humanize()}: {self.excs}" if self.excs else f"Retry {self.humanize()}"
+
+
+class Ignore(TaskPredicate):
+    """Acknowledge the message and write no state."""
+
+
+class Reject(TaskPredicate):
+    """Hand the message back to its queue (`requeue`), or park it as a dead letter."""
+
+    def __init__(self, reason: object = None, requeue: bool = False) -> None:
+        self.reason = reason
+        self.requeue = requeue
+        super().__init__(reason, requeue)
+
+    def __repr__(self) -> str:
+        return f"reject requeue={self.requeue}: {self.reason}"
+
+
+class TaskError(LightbusError):
+    """A task that did not bring its result."""
+
+
+class MaxRetriesExceededError(TaskError):
+    """The task has no tries left. `task_args` and `task_kwargs` are those of the try that was not made."""
+
+    def __init__(self, *args: object, task_args: object = (), task_kwargs: Mapping[str, object] | None = None) -> None:
+        self.task_args = task_args
+        self.task_kwargs = task_kwargs or {}
+        super().__init__(*args)
+
+
+class TaskRevokedError(TaskError):
+    """The task was revoked or had expired, and did not run."""
+
+
+class NotRegistered(TaskError):
+    """The worker that met the task does not know its name."""
+
+
+class EncodeError(TaskError):
+    """A result or an argument cannot be written as JSON, or is too large."""
+
+
+class WorkerLostError(TaskError):
+    """The process that ran the task ended under it."""
+
+
+class TimeoutError(TaskError):  # the name is Celery's
+    """`get()` waited as long as it was told to."""
+
+
+class RemoteTaskError(LightbusError):
+    """A failed task's exception whose class is not rebuilt on this side; `args` are the exception's own.
+
+    Each class name seen becomes a subclass of that name, so that tracebacks and logs read as in the worker.
+
+    Attributes:
+        exc_type: qualified name of the class in the worker, for example `"Payment.Refused"`.
+        exc_module: the module it was defined in.
+    """
+
+    exc_type = ""
+    exc_module = ""
+
+
+#: Where Celery keeps the class of the same name. The other way round it is the whole list of classes, beside the
+#: builtin ones, that a stored result may bring to life.
+CELERY_MODULES: Mapping[type[BaseException], str] = MappingProxyType(
+    {
+        Retry: "celery.exceptions",
+        Ignore: "celery.exceptions",
+        Reject: "celery.exceptions",
+        MaxRetriesExceededError: "celery.exceptions",
+        TaskRevokedError: "celery.exceptions",
+        NotRegistered: "celery.exceptions",
+        TimeoutError: "celery.exceptions",
+        EncodeError: "kombu.exceptions",
+        WorkerLostError: "billiard.exceptions",
+    }
+)

@@ -1,0 +1,342 @@
+"""Celery's task message as a value: decoding protocols 2, 1 and their hybrid, encoding protocol 2. Pure.
+
+What is known is checked, because everything behind this file trusts it; what is not known (the headers of the user and
+of tracers, further AMQP properties) is kept and sent on. Signatures (`callbacks`, `chain`, ...) stay the JSON objects
+that they are on the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone, tzinfo
+from typing import Any
+
+from ..core.errors import DecodeError
+from ..core.message import Wire
+from ..core.outcome import ATTEMPT_HEADER, BROKER_TRAIL_PREFIXES, DEAD_PREFIX, REPEAT_HEADER
+from . import json
+from .bodies import read_body
+from .forwarding import FROM_HEADER, HOPS_HEADER
+
+SignatureDict = Mapping[str, Any]
+Seconds = float | None
+
+#: The headers of protocol 2 that have a field of their own; every other one is the user's, or a tracer's.
+CELERY_HEADERS = frozenset(
+    {
+        "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id",
+        "parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers",
+        "stamps", "compression",
+    }
+)  # fmt: skip
+#: What a hand-over, a redelivery or a dead letter wrote on the message; a message made from it starts without.
+_TRAIL_PREFIXES = (*BROKER_TRAIL_PREFIXES, DEAD_PREFIX, ATTEMPT_HEADER, REPEAT_HEADER, HOPS_HEADER, FROM_HEADER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskMessage:
+    """One request to run a task.
+
+    Attributes:
+        eta: not before that moment, and `expires`: not after it; ISO 8601 text as on the wire. Without an offset the
+            moment is in the time zone of the app.
+        timelimit: hard and soft limit in seconds, in this order.
+        root_id: id of the first task of the flow; None stands for the task's own.
+        ignore_result: None leaves it to the task's own setting.
+        callbacks, errbacks: signatures to apply after success, after failure.
+        chain: the rest of a chain in reverse: the next step is the last.
+        chord: signature of the body of the chord whose header the task is part of.
+        headers: every header that is not one of Celery's.
+        expiration_seconds: the broker may drop the message after that long.
+        properties: AMQP properties that have no field here, for example `app_id`.
+        utc: protocol 1 only: False says that its moments are in the sender's local time.
+    """
+
+    task: str
+    id: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    retries: int = 0
+    eta: str | None = None
+    expires: str | None = None
+    timelimit: tuple[Seconds, Seconds] = (None, None)
+    root_id: str | None = None
+    parent_id: str | None = None
+    group: str | None = None
+    group_index: int | None = None
+    shadow: str | None = None
+    origin: str | None = None
+    lang: str | None = "py"
+    argsrepr: str | None = None
+    kwargsrepr: str | None = None
+    ignore_result: bool | None = None
+    replaced_task_nesting: int = 0
+    stamped_headers: tuple[str, ...] | None = None
+    stamps: Mapping[str, Any] = field(default_factory=dict)
+    callbacks: tuple[SignatureDict, ...] | None = None
+    errbacks: tuple[SignatureDict, ...] | None = None
+    chain: tuple[SignatureDict, ...] | None = None
+    chord: SignatureDict | None = None
+    headers: Mapping[str, object] = field(default_factory=dict)
+    reply_to: str = ""
+    correlation_id: str = ""
+    priority: int | None = None
+    expiration_seconds: float | None = None
+    durable: bool = True
+    properties: Mapping[str, object] = field(default_factory=dict)
+    utc: bool = True
+
+
+def moment(text: str, zone: tzinfo | None) -> float:
+    """Unix seconds of an `eta` or `expires`; one without an offset is in `zone` (None: the machine's own).
+
+    Raises:
+        ValueError: it is no ISO 8601 moment, or one that no clock shows.
+    """
+    if text.endswith(("Z", "z")):
+        text = text[:-1] + "+00:00"  # Python 3.10 does not read the Z
+    found = datetime.fromisoformat(text)
+    try:
+        return (found if found.tzinfo else found.replace(tzinfo=zone)).timestamp()
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is out of range") from error
+
+
+def encode_task(message: TaskMessage) -> Wire:
+    """The message in protocol 2, the form that Celery 4 and later write: same headers in the same order, same body.
+
+    Raises:
+        ValueError: an argument cannot be written as JSON.
+    """
+    headers: dict[str, object] = {
+        "lang": message.lang,
+        "task": message.task,
+        "id": message.id,
+        "shadow": message.shadow,
+        "eta": message.eta,
+        "expires": message.expires,
+        "group": message.group,
+        "group_index": message.group_index,
+        "retries": message.retries,
+        "timelimit": list(message.timelimit),
+        "root_id": message.root_id or message.id,
+        "parent_id": message.parent_id,
+        "argsrepr": message.argsrepr,
+        "kwargsrepr": message.kwargsrepr,
+        "origin": message.origin,
+        "ignore_result": message.ignore_result,
+        "replaced_task_nesting": message.replaced_task_nesting,
+        "stamped_headers": None if message.stamped_headers is None else list(message.stamped_headers),
+        "stamps": dict(message.stamps),
+    }
+    embed = {
+        "callbacks": message.callbacks,
+        "errbacks": message.errbacks,
+        "chain": message.chain,
+        "chord": message.chord,
+    }
+    body = json.dumps((message.args, message.kwargs, embed))
+    return Wire(
+        body=body.encode("utf-8"),
+        headers={**headers, **{key: value for key, value in message.headers.items() if key not in headers}},
+        correlation_id=message.correlation_id or message.id,
+        reply_to=message.reply_to,
+        priority=message.priority,
+        expiration_seconds=message.expiration_seconds,
+        durable=message.durable,
+        extra=message.properties,
+    )
+
+
+def decode_task(wire: Wire) -> TaskMessage:
+    """The task message in `wire`: protocol 2, protocol 1 (a dict with everything as body), or their hybrid.
+
+    Raises:
+        DecodeError: a header, property or part of the body is not what the protocol says; the text names it.
+    """
+    payload = read_body(wire)
+    if "task" in wire.headers and isinstance(payload, list):
+        return _from_parts(wire, _Fields("header", wire.headers), payload, wire.headers)
+    if isinstance(payload, dict):
+        if "task" not in payload and "task" not in wire.headers:
+            raise DecodeError("neither the headers nor the body have a field 'task': this is no task message")
+        parts = [payload.get("args") or [], payload.get("kwargs") or {}, {
+            "callbacks": payload.get("callbacks"), "errbacks": payload.get("errbacks"), "chord": payload.get("chord"),
+        }]  # fmt: skip
+        known = {key: value for key, value in payload.items() if key in CELERY_HEADERS or key in ("taskset", "utc")}
+        if known.get("taskset") is not None:
+            known["group"] = known["taskset"]  # the older name of the same thing
+        # In the hybrid the headers win, as in Celery; in protocol 1 they are all the user's.
+        fields = {**known, **wire.headers} if "task" in wire.headers else known
+        return _from_parts(wire, _Fields("field", fields), parts, wire.headers)
+    if "task" not in wire.headers:
+        raise DecodeError("there is no header 'task', and the body is no object: this is no task message")
+    raise DecodeError(f"the body must be a list [args, kwargs, embed], got {type(payload).__name__}")
+
+
+def _from_parts(wire: Wire, fields: _Fields, parts: list[Any], headers: Mapping[str, object]) -> TaskMessage:
+    args, kwargs, embed = _split_body(parts)
+    limits = fields.limits("timelimit")
+    return TaskMessage(
+        task=fields.name("task"),
+        id=fields.name("id"),
+        args=args,
+        kwargs=kwargs,
+        retries=fields.count("retries"),
+        eta=fields.moment("eta"),
+        expires=fields.moment("expires"),
+        timelimit=limits,
+        root_id=fields.text("root_id"),
+        parent_id=fields.text("parent_id"),
+        group=fields.text("group"),
+        group_index=fields.integer("group_index"),
+        shadow=fields.text("shadow"),
+        origin=fields.loose_text("origin"),
+        lang=fields.loose_text("lang"),
+        argsrepr=fields.loose_text("argsrepr"),
+        kwargsrepr=fields.loose_text("kwargsrepr"),
+        ignore_result=fields.boolean("ignore_result"),
+        replaced_task_nesting=fields.count("replaced_task_nesting"),
+        stamped_headers=fields.names("stamped_headers"),
+        stamps=fields.mapping("stamps"),
+        callbacks=_signatures(embed, "callbacks"),
+        errbacks=_signatures(embed, "errbacks"),
+        chain=_signatures(embed, "chain"),
+        chord=_signature(embed.get("chord"), "chord"),
+        headers={
+            key: value
+            for key, value in headers.items()
+            if key not in CELERY_HEADERS and not key.startswith(_TRAIL_PREFIXES)
+        },
+        reply_to=wire.reply_to,
+        correlation_id=wire.correlation_id,
+        priority=wire.priority,
+        expiration_seconds=wire.expiration_seconds,
+        durable=wire.durable,
+        properties=wire.extra,
+        utc=fields.boolean("utc") is not False,
+    )
+
+
+def _split_body(parts: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
+    if len(parts) != 3:
+        raise DecodeError(f"the body must be a list of three, [args, kwargs, embed], got {len(parts)} parts")
+    args, kwargs, embed = parts
+    if not isinstance(args, list):
+        raise DecodeError(f"args must be a list, got {args!r:.100}")
+    if not isinstance(kwargs, dict):
+        raise DecodeError(f"kwargs must be an object, got {kwargs!r:.100}")
+    if embed is not None and not isinstance(embed, dict):
+        raise DecodeError(f"the third part of the body must be an object or null, got {embed!r:.100}")
+    return tuple(args), kwargs, embed or {}
+
+
+def _signatures(embed: Mapping[str, Any], key: str) -> tuple[SignatureDict, ...] | None:
+    value = embed.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise DecodeError(f"{key!r} must be a list of signatures or null, got {value!r:.100}")
+    return tuple(_checked(one, key) for one in value)
+
+
+def _signature(value: object, what: str) -> SignatureDict | None:
+    return None if value is None else _checked(value, what)
+
+
+def _checked(value: object, what: str) -> SignatureDict:
+    if not isinstance(value, dict) or not isinstance(value.get("task"), str):
+        raise DecodeError(f"a signature in {what!r} must be an object with the text field 'task', got {value!r:.100}")
+    for key, kind, word in (("args", list, "list"), ("kwargs", dict, "object"), ("options", dict, "object")):
+        if value.get(key) is not None and not isinstance(value[key], kind):
+            raise DecodeError(f"the {key} of a signature in {what!r} must be a {word}, got {value[key]!r:.100}")
+    return value
+
+
+class _Fields:
+    """Reads one field after the other, and says which one is wrong."""
+
+    def __init__(self, what: str, values: Mapping[str, object]) -> None:
+        self._what = what
+        self._values = values
+
+    def name(self, key: str) -> str:
+        value = self._values.get(key)
+        if not isinstance(value, str) or not value:
+            raise self._wrong(key, "non-empty text", value)
+        return value
+
+    def text(self, key: str) -> str | None:
+        value = self._values.get(key)
+        if value is not None and not isinstance(value, str):
+            raise self._wrong(key, "text or null", value)
+        return value
+
+    def loose_text(self, key: str) -> str | None:
+        """A field that only logs read: clients in other languages put all sorts of things there."""
+        value = self._values.get(key)
+        return value if isinstance(value, str) else None
+
+    def integer(self, key: str) -> int | None:
+        value = self._values.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise self._wrong(key, "an integer or null", value)
+        return value
+
+    def count(self, key: str) -> int:
+        value = self.integer(key) or 0
+        if value < 0:
+            raise self._wrong(key, "an integer of 0 or more", value)
+        return value
+
+    def boolean(self, key: str) -> bool | None:
+        value = self._values.get(key)
+        if value is not None and not isinstance(value, bool):
+            raise self._wrong(key, "true, false or null", value)
+        return value
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        value = self._values.get(key)
+        if value is not None and not isinstance(value, Mapping):
+            raise self._wrong(key, "an object or null", value)
+        return dict(value or {})
+
+    def names(self, key: str) -> tuple[str, ...] | None:
+        value = self._values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(one, str) for one in value):
+            raise self._wrong(key, "a list of texts or null", value)
+        return tuple(value)
+
+    def limits(self, key: str) -> tuple[Seconds, Seconds]:
+        value = self._values.get(key)
+        if value is None or (isinstance(value, (list, tuple)) and len(value) < 2):
+            return None, None
+        if not isinstance(value, (list, tuple)) or not all(_is_seconds(one) for one in value[:2]):
+            raise self._wrong(key, "a list of two numbers or nulls, [hard, soft]", value)
+        return value[0], value[1]
+
+    def moment(self, key: str) -> str | None:
+        value = self._values.get(key)
+        if value is None or value == "":
+            return None
+        if isinstance(value, datetime):  # a client may use AMQP's own type for it
+            return value.isoformat()
+        if not isinstance(value, str):
+            raise self._wrong(key, "an ISO 8601 moment or null", value)
+        try:
+            moment(value, timezone.utc)
+        except ValueError:
+            raise self._wrong(key, "an ISO 8601 moment or null", value) from None
+        return value
+
+    def _wrong(self, key: str, wanted: str, value: object) -> DecodeError:
+        if value is None:
+            return DecodeError(f"{self._what} {key!r} is missing; it must be {wanted}")
+        return DecodeError(f"{self._what} {key!r} must be {wanted}, got {value!r:.100}")
+
+
+def _is_seconds(value: object) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value == value)

@@ -1,0 +1,215 @@
+"""Where results go and come from: kept under a key (Redis), sent to the caller's queue (`rpc://`), or nowhere.
+
+Three shapes behind one protocol. The formats are `results`'; keys, expiry and wake-ups are the result backend's.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Protocol
+
+from ..core.errors import ConfigError, DecodeError
+from ..core.message import Route, Wire
+from ..core.topology import Topology, reply_queue
+from . import states
+from .results import ResultDocument, decode_result, encode_result
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from ..ports import Consumer, Delivery, ResultBackend, Transport
+
+_KEPT_ANSWERS = 10_000  #: answers that nobody has asked for yet; the oldest go first
+
+
+class ResultStore(Protocol):
+    """Results of tasks by their ids. Thread-safe."""
+
+    def expect(self, task_id: str) -> str:
+        """Get ready for the result of a task about to be sent; the queue to name in its `reply_to`, or `""`."""
+
+    def store(self, document: ResultDocument, *, reply_to: str, correlation_id: str) -> None:
+        """Make the result known.
+
+        Raises:
+            EncodeError: it cannot be written down.
+            TransportError: it could not be handed over.
+        """
+
+    def fetch(self, task_id: str) -> ResultDocument | None:
+        """What is known now."""
+
+    def wait(self, task_id: str, *, timeout_seconds: float) -> ResultDocument | None:
+        """What is known as soon as something new is, or at the timeout."""
+
+    def forget(self, task_id: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def open_result_store(
+    settings: Settings, transport: Callable[[], Transport], backend: ResultBackend | None = None
+) -> ResultStore:
+    """The store that `settings.result_backend` names; `backend` in its place where it is given.
+
+    Raises:
+        ConfigError: the backend is of a kind that is not supported.
+    """
+    url = settings.result_backend or "disabled"
+    if backend is not None:
+        return KeptResults(backend, settings)
+    scheme = url.partition(":")[0].lower()
+    if scheme in ("redis", "rediss"):
+        from ..drivers import open_result_backend  # a project without such results needs no Redis client
+
+        return KeptResults(open_result_backend(url), settings)
+    if scheme in ("rpc", "amqp"):
+        return RepliedResults(transport, settings)
+    if scheme in ("disabled", ""):
+        return NoResults()
+    raise ConfigError(
+        f"result backend {url.partition('@')[2] or url!r} is not supported: use redis://, rediss://, rpc:// or disabled"
+    )
+
+
+class KeptResults:
+    """Results kept under the task's id until they expire."""
+
+    def __init__(self, backend: ResultBackend, settings: Settings) -> None:
+        self._backend = backend
+        self._settings = settings
+
+    def expect(self, task_id: str) -> str:
+        return ""
+
+    def store(self, document: ResultDocument, *, reply_to: str = "", correlation_id: str = "") -> None:
+        data = encode_result(document, max_bytes=self._settings.result_max_bytes)
+        if self._is_success(document.task_id):
+            return  # a second run of the same message must not take back what the caller may have read
+        expires = self._settings.result_expires_seconds
+        if document.status == states.FAILURE and self._settings.result_failure_expires_seconds is not None:
+            expires = self._settings.result_failure_expires_seconds
+        self._backend.store(document.task_id, data, expires_seconds=expires)
+
+    def fetch(self, task_id: str) -> ResultDocument | None:
+        data = self._backend.fetch(task_id)
+        return None if data is None else decode_result(data)
+
+    def wait(self, task_id: str, *, timeout_seconds: float) -> ResultDocument | None:
+        data = self._backend.wait(task_id, timeout_seconds=timeout_seconds)
+        return None if data is None else decode_result(data)
+
+    def forget(self, task_id: str) -> None:
+        self._backend.forget(task_id)
+
+    def close(self) -> None:
+        self._backend.close()
+
+    def _is_success(self, task_id: str) -> bool:
+        try:
+            known = self.fetch(task_id)
+        except DecodeError:
+            return False  # nobody can read it: better a result that can be
+        return known is not None and known.status == states.SUCCESS
+
+
+class RepliedResults:
+    """Results sent as messages to the queue that the caller named; only the process that sent a task can read its own.
+
+    One reply queue and one consumer per process, made when the first task is sent, and anew after a fork.
+    """
+
+    def __init__(self, transport: Callable[[], Transport], settings: Settings) -> None:
+        self._transport = transport
+        self._settings = settings
+        self._pid = 0
+        self._queue = ""
+        self._consumer: Consumer | None = None
+        self._start_lock = threading.Lock()
+        self._news = threading.Condition()
+        self._answers: OrderedDict[str, ResultDocument] = OrderedDict()
+
+    def expect(self, task_id: str) -> str:
+        with self._start_lock:
+            if self._pid != os.getpid():
+                self._answers.clear()
+                queue = reply_queue("celery-results", uuid.uuid4().hex)
+                transport = self._transport()
+                transport.declare(Topology(queues=(queue,)))
+                self._consumer = transport.consume([queue], self._on_answer, prefetch=100)
+                self._queue, self._pid = queue.name, os.getpid()
+            return self._queue
+
+    def store(self, document: ResultDocument, *, reply_to: str, correlation_id: str) -> None:
+        data = encode_result(document, max_bytes=self._settings.result_max_bytes)
+        if not reply_to:
+            return  # nobody waits
+        answer = Wire(body=data, correlation_id=correlation_id or document.task_id, durable=False)
+        sent: Future[None] = self._transport().publish(answer, Route("", reply_to))
+        sent.result(timeout=self._settings.publish_timeout_seconds)
+
+    def fetch(self, task_id: str) -> ResultDocument | None:
+        with self._news:
+            return self._answers.get(task_id)
+
+    def wait(self, task_id: str, *, timeout_seconds: float) -> ResultDocument | None:
+        deadline = time.monotonic() + timeout_seconds
+        with self._news:
+            before = self._answers.get(task_id)
+            while self._answers.get(task_id) is before and (left := deadline - time.monotonic()) > 0:
+                self._news.wait(left)
+            return self._answers.get(task_id)
+
+    def forget(self, task_id: str) -> None:
+        with self._news:
+            self._answers.pop(task_id, None)
+
+    def close(self) -> None:
+        with self._start_lock:
+            if self._consumer is not None and self._pid == os.getpid():
+                self._consumer.close()
+            self._consumer, self._pid = None, 0
+
+    def _on_answer(self, delivery: Delivery) -> None:
+        try:
+            document = decode_result(delivery.wire.body)
+        except DecodeError:
+            delivery.ack()  # whoever wrote that: it is no answer, and a reply queue has no other reader
+            return
+        with self._news:
+            key = document.task_id or delivery.wire.correlation_id
+            known = self._answers.get(key)
+            if known is None or known.status not in states.READY_STATES or document.status in states.READY_STATES:
+                self._answers[key] = document
+                self._answers.move_to_end(key)
+            while len(self._answers) > _KEPT_ANSWERS:
+                self._answers.popitem(last=False)
+            self._news.notify_all()
+        delivery.ack()
+
+
+class NoResults:
+    """No result backend: nothing is kept, and asking says so."""
+
+    def expect(self, task_id: str) -> str:
+        return ""
+
+    def store(self, document: ResultDocument, *, reply_to: str = "", correlation_id: str = "") -> None:
+        pass
+
+    def fetch(self, task_id: str) -> ResultDocument | None:
+        raise ConfigError("no result backend is configured: set result_backend, for example to redis://localhost/1")
+
+    def wait(self, task_id: str, *, timeout_seconds: float) -> ResultDocument | None:
+        return self.fetch(task_id)
+
+    def forget(self, task_id: str) -> None:
+        self.fetch(task_id)
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,287 @@
+"""Celery's settings as one value: the names that are understood, their old spellings, and their defaults.
+
+Pure. Who reads a Celery app's configuration (`bridge`) or a mapping (`Settings.from_mapping`) makes one of these; the
+rest of compat knows only this. A Celery setting that is not in the table below is left alone, but one whose value
+would change what messages mean (a serializer other than JSON) is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta, timezone, tzinfo
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from ..core.errors import ConfigError
+from ..core.topology import Binding, Exchange, Queue, Topology, task_queue_name
+from .routes import queue_from_routes
+
+QueueOf = Callable[[str, Mapping[str, object]], str]
+
+_no_routes: QueueOf = queue_from_routes(None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CeleryQueue:
+    """A queue as Celery declares it. Empty exchange and routing key mean the queue's own name."""
+
+    name: str
+    exchange: str = ""
+    exchange_type: str = "direct"
+    routing_key: str = ""
+    arguments: Mapping[str, object] = field(default_factory=dict)  #: for example {"x-max-priority": 10}
+
+    def topology(self) -> Topology:
+        """Celery's own declaration: RabbitMQ refuses a second one that differs."""
+        exchange = self.exchange or self.name
+        if self.exchange_type not in ("direct", "topic", "fanout"):
+            return Topology(queues=(Queue(name=self.name, passive=True),))
+        return Topology(
+            (Exchange(exchange, self.exchange_type),),  # type: ignore[arg-type]  # checked just above
+            (self._queue(self.name),),
+            (Binding(exchange, self.routing_key or self.name, self.name),),
+        )
+
+    def lightbus_topology(self) -> Topology:
+        """The queue on which Lightbus serves the tasks of this one. It has the same arguments, so that priorities
+        keep working and Celery, publishing to it by name under the same settings, declares it alike."""
+        return Topology(queues=(self._queue(task_queue_name(self.name)),))
+
+    def _queue(self, name: str) -> Queue:
+        arguments = dict(self.arguments)
+        max_priority = arguments.pop("x-max-priority", None)
+        return Queue(
+            name=name, max_priority=max_priority if isinstance(max_priority, int) else None, arguments=arguments
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What compat needs to know of a Celery project. Defaults are Celery's.
+
+    Attributes:
+        queue_of: the CELERY queue that a task's name and options route to; `""` means `default_queue`.
+        celery_queues: the queues that Celery knows, as it declares them.
+        moved: names of tasks that Lightbus serves although this process does not have their functions.
+        celery_serves_others: a Celery fleet shares the broker; tasks unknown here are forwarded to it.
+        timezone: an IANA name; None is UTC, or local time without `enable_utc`.
+        result_max_bytes: a larger result is stored as a failure that says so.
+    """
+
+    broker_url: str | None = None
+    result_backend: str | None = None
+    default_queue: str = "celery"
+    default_queue_type: str = "classic"
+    queue_max_priority: int | None = None
+    default_priority: int | None = None
+    celery_queues: tuple[CeleryQueue, ...] = ()
+    queue_of: QueueOf = _no_routes
+    moved: frozenset[str] = frozenset()
+    celery_serves_others: bool = False
+    accept_content: tuple[str, ...] = ("json",)
+    timezone: str | None = None
+    enable_utc: bool = True
+    result_expires_seconds: float | None = 86400.0
+    result_failure_expires_seconds: float | None = None
+    result_extended: bool = False
+    result_max_bytes: int = 128 * 2**20
+    task_ignore_result: bool = False
+    store_errors_even_if_ignored: bool = False
+    always_eager: bool = False
+    eager_propagates: bool = False
+    acks_late: bool = False
+    acks_on_failure: bool = True
+    track_started: bool = False
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    inherit_parent_priority: bool = False
+    publish_timeout_seconds: float = 30.0
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, object]) -> Settings:
+        """Settings from Celery's names: new (`task_acks_late`), old (`CELERY_ACKS_LATE`) or as in a Django settings
+        module with `namespace='CELERY'` (`CELERY_TASK_ACKS_LATE`). Names that are not known here are left alone.
+
+        Raises:
+            ConfigError: a value cannot work, or one setting is given under two names with different values.
+        """
+        found: dict[str, Any] = {}
+        given: dict[str, str] = {}
+        for name, value in mapping.items():
+            new = _SPELLINGS.get(name)
+            if new is None:
+                continue
+            if new in found and found[new] != value:
+                raise ConfigError(f"{name!r} and {given[new]!r} are one Celery setting with two values; keep one")
+            found[new], given[new] = value, name
+        values: dict[str, Any] = {}
+        for new, value in found.items():
+            target, convert = _TABLE[new]
+            try:
+                converted = convert(value)
+            except (TypeError, ValueError, AttributeError) as error:
+                raise ConfigError(f"the Celery setting {given[new]!r} cannot be {value!r}: {error}") from error
+            if target:
+                values[target] = converted
+        return cls(**values)
+
+    @property
+    def zone(self) -> tzinfo | None:
+        """The time zone of moments that name none; None is the machine's own."""
+        if self.timezone is None:
+            return timezone.utc if self.enable_utc else None
+        try:
+            return ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ConfigError(f"the setting timezone is {self.timezone!r}, which this machine does not know") from error
+
+    def route(self, name: str, options: Mapping[str, object]) -> str:
+        """The Celery queue of a task: `queue_of`, or the default queue."""
+        return self.queue_of(name, options) or self.default_queue
+
+    def celery_queue(self, name: str) -> CeleryQueue:
+        """The queue `name` as Celery declares it, also when it is one that Celery creates as needed."""
+        for known in self.celery_queues:
+            if known.name == name:
+                return known
+        arguments: dict[str, object] = {}
+        if self.queue_max_priority is not None:
+            arguments["x-max-priority"] = self.queue_max_priority
+        if self.default_queue_type != "classic":
+            arguments["x-queue-type"] = self.default_queue_type
+        return CeleryQueue(name=name, arguments=arguments)
+
+
+def _boolean(value: object) -> bool:
+    if isinstance(value, str):
+        texts = {
+            "true": True,
+            "yes": True,
+            "1": True,
+            "on": True,
+            "false": False,
+            "no": False,
+            "0": False,
+            "off": False,
+        }
+        return texts[value.lower()] if value.lower() in texts else _refuse("it must be true or false")
+    return bool(value)
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if value is None:
+        return None
+    return float(value) if isinstance(value, (int, float, str)) else _refuse("it must be seconds or a timedelta")
+
+
+def _expiry(value: object) -> float | None:
+    return _seconds(value) or None  # Celery: 0 and None keep results for ever
+
+
+def _json_only(value: object) -> str:
+    return "json" if value in ("json", None) else _refuse("Lightbus writes JSON only; set it to 'json'")
+
+
+def _accept(value: object) -> tuple[str, ...]:
+    names = tuple(str(one) for one in value) if isinstance(value, (list, tuple, set, frozenset)) else ()
+    if not {"json", "application/json"} & set(names):
+        _refuse("it must contain 'json'")
+    return names
+
+
+def _optional_integer(value: object) -> int | None:
+    return None if value is None else int(value) if isinstance(value, (int, str)) else _refuse("it must be an integer")
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _queues(value: Any) -> tuple[CeleryQueue, ...]:
+    """Celery's `task_queues`: a dict of dicts, or a sequence of kombu `Queue`s (read by their attributes)."""
+    if value is None:
+        return ()
+    if isinstance(value, Mapping):
+        return tuple(_queue_from_options(str(name), options) for name, options in value.items())
+    if not isinstance(value, Iterable):
+        _refuse("it must be a mapping or a sequence of queues")
+    return tuple(_queue_from_kombu(queue) for queue in value)
+
+
+def _queue_from_options(name: str, options: Mapping[str, Any]) -> CeleryQueue:
+    return CeleryQueue(
+        name=name,
+        exchange=options.get("exchange") or name,
+        exchange_type=options.get("exchange_type") or "direct",
+        routing_key=options.get("routing_key") or options.get("binding_key") or name,
+        arguments=dict(options.get("queue_arguments") or {}),
+    )
+
+
+def _queue_from_kombu(queue: Any) -> CeleryQueue:
+    return CeleryQueue(
+        name=queue.name,
+        exchange=queue.exchange.name or queue.name,
+        exchange_type=queue.exchange.type,
+        routing_key=queue.routing_key or queue.name,
+        arguments=dict(queue.queue_arguments or {}),
+    )
+
+
+def _refuse(text: str) -> Any:
+    raise ValueError(text)
+
+
+#: Celery's name -> the field of `Settings` (`""`: only checked) and the conversion.
+_TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
+    "broker_url": ("broker_url", lambda v: v if isinstance(v, str) or v is None else ";".join(v)),
+    "result_backend": ("result_backend", _text_or_none),
+    "accept_content": ("accept_content", _accept),
+    "timezone": ("timezone", _text_or_none),
+    "enable_utc": ("enable_utc", _boolean),
+    "result_expires": ("result_expires_seconds", _expiry),
+    "result_failure_expires": ("result_failure_expires_seconds", _expiry),
+    "result_extended": ("result_extended", _boolean),
+    "result_serializer": ("", _json_only),
+    "task_serializer": ("", _json_only),
+    "task_default_queue": ("default_queue", str),
+    "task_default_queue_type": ("default_queue_type", str),
+    "task_queue_max_priority": ("queue_max_priority", _optional_integer),
+    "task_default_priority": ("default_priority", _optional_integer),
+    "task_queues": ("celery_queues", _queues),
+    "task_routes": ("queue_of", queue_from_routes),
+    "task_ignore_result": ("task_ignore_result", _boolean),
+    "task_store_errors_even_if_ignored": ("store_errors_even_if_ignored", _boolean),
+    "task_always_eager": ("always_eager", _boolean),
+    "task_eager_propagates": ("eager_propagates", _boolean),
+    "task_acks_late": ("acks_late", _boolean),
+    "task_acks_on_failure": ("acks_on_failure", lambda v: True if v is None else _boolean(v)),
+    "task_track_started": ("track_started", _boolean),
+    "task_time_limit": ("time_limit", _seconds),
+    "task_soft_time_limit": ("soft_time_limit", _seconds),
+    "task_inherit_parent_priority": ("inherit_parent_priority", _boolean),
+}
+
+#: Old names that do not follow from the new ones.
+_OLD = {
+    "result_expires": "CELERY_TASK_RESULT_EXPIRES",
+    "task_eager_propagates": "CELERY_EAGER_PROPAGATES_EXCEPTIONS",
+    "task_serializer": "CELERY_TASK_SERIALIZER",
+    "task_time_limit": "CELERYD_TASK_TIME_LIMIT",
+    "task_soft_time_limit": "CELERYD_TASK_SOFT_TIME_LIMIT",
+    "broker_url": "BROKER_URL",
+}
+
+
+def _spellings() -> dict[str, str]:
+    spellings: dict[str, str] = {}
+    for new in _TABLE:
+        old = _OLD.get(new) or "CELERY_" + new.removeprefix("task_").upper()
+        spellings |= {new: new, old: new, "CELERY_" + new.upper(): new}
+    return spellings
+
+
+_SPELLINGS = _spellings()

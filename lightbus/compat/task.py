@@ -1,0 +1,347 @@
+"""Tasks: the decorator, calling one, sending one, and sending it again from within.
+
+A task is an instance of a class made for its function, as in Celery: unknown options become attributes, `delay` goes
+through `apply_async`, `self` of a bound task is the task, shared by all its calls.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import DeclarationError, TransportError
+from ..core.message import Route
+from . import eager, json
+from .asyncresult import AsyncResult, EagerResult
+from .exceptions import MaxRetriesExceededError, Reject, Retry
+from .request import Request, request_of, running
+from .retrying import retry_arguments, retry_options
+from .sending import prepare
+from .signatures import Signature
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from .app import TaskApp
+
+#: Attributes of a task that are options of each of its messages, unless the caller gives them.
+_EXEC_OPTIONS = ("queue", "priority", "expires", "serializer", "delivery_mode", "time_limit", "soft_time_limit")
+
+
+class Task:
+    """A function that can be sent to a worker. Attributes that are None follow the app's settings.
+
+    Attributes:
+        name: its identity on the wire.
+        max_retries: repetitions after the first try; None for no limit.
+        default_retry_delay: seconds before the next try.
+        typing: check the arguments of `delay` and `apply_async` against the function's.
+        throws: exception classes that are expected and logged without a traceback.
+        time_limit, soft_time_limit: seconds a run may take.
+        acks_late: acknowledge after the run, so that a crash repeats it.
+    """
+
+    MaxRetriesExceededError = MaxRetriesExceededError
+    OperationalError = TransportError
+
+    name: str = ""
+    typing: bool = True
+    max_retries: int | None = 3
+    default_retry_delay: float = 180
+    acks_late: bool | None = None
+    acks_on_failure: bool | None = None
+    ignore_result: bool | None = None
+    store_errors_even_if_ignored: bool | None = None
+    track_started: bool | None = None
+    serializer: str | None = None
+    queue: str | None = None
+    priority: int | None = None
+    expires: float | datetime | None = None
+    delivery_mode: int | str | None = None
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    throws: tuple[type[BaseException], ...] = ()
+    trail: bool = True
+    override_max_retries: int | None = None
+
+    _get_app: Callable[[], TaskApp]
+    _signature: inspect.Signature
+
+    @property
+    def app(self) -> TaskApp:
+        return type(self)._get_app()
+
+    @property
+    def request(self) -> Request:
+        """What the task runs for here; outside of a run an empty request."""
+        return request_of(self) or Request()
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """The function itself."""
+        raise NotImplementedError(f"the task {self.name!r} has no run method")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it like a function, here and now: no message, no result."""
+        if inspect.iscoroutinefunction(self.run):
+            return self.run(*args, **kwargs)
+        with running(self, Request(args=args, kwargs=kwargs)):
+            return self.run(*args, **kwargs)
+
+    def delay(self, *args: Any, **kwargs: Any) -> AsyncResult | EagerResult:
+        """Send it with these arguments."""
+        return self.apply_async(args, kwargs)
+
+    def apply_async(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        task_id: str | None = None,
+        *,
+        link: Any = None,
+        link_error: Any = None,
+        shadow: str | None = None,
+        **options: Any,
+    ) -> AsyncResult | EagerResult:
+        """Send it.
+
+        Args:
+            args, kwargs: the function's arguments; anything with a JSON form.
+            link, link_error: signatures (dicts) to send after success, after failure.
+            **options: `countdown`, `eta`, `expires`, `queue`, `priority`, `headers`, `retries`, `ignore_result`,
+                `time_limit`, `soft_time_limit`, `root_id`, `parent_id`, `reply_to`, ...; an unknown one becomes an
+                AMQP property.
+
+        Returns:
+            AsyncResult: once the broker has taken charge; with `task_always_eager` an `EagerResult`.
+
+        Raises:
+            TypeError: the arguments do not fit the function.
+            ValueError: an argument has no JSON form, or an option cannot be honoured.
+            TransportError: the broker did not take it.
+        """
+        hard, soft = self.time_limit, self.soft_time_limit
+        if hard and soft and soft > hard:
+            raise ValueError(f"task {self.name!r}: soft_time_limit {soft} must be at most time_limit {hard}")
+        if self.typing:
+            self.check_arguments(args or (), kwargs or {})
+        merged = {**self._exec_options(), **options}
+        if merged.get("ignore_result") is None:
+            merged["ignore_result"] = self.ignores_result()
+        app = self.app
+        if app.settings.always_eager:
+            # What a worker would get: the arguments as they are after the wire.
+            sent: Any = json.loads(json.dumps([list(args or ()), dict(kwargs or {})]))
+            return self.apply(sent[0], sent[1], task_id=task_id, link=link, link_error=link_error, **merged)
+        return app.send_task(
+            self.name, args, kwargs, task_id=task_id, link=link, link_error=link_error, shadow=shadow,
+            add_to_parent=merged.pop("add_to_parent", self.trail), **merged,
+        )  # fmt: skip
+
+    def apply(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        *,
+        link: Any = None,
+        link_error: Any = None,
+        task_id: str | None = None,
+        retries: int = 0,
+        throw: bool | None = None,
+        headers: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> EagerResult:
+        """Run it here and now, as a worker would.
+
+        Args:
+            throw: raise what the task raises; by default the setting `task_eager_propagates`.
+        """
+        request = eager.request_for(
+            self, args or (), kwargs or {}, {**options, "link": link, "link_error": link_error, "headers": headers},
+            task_id=task_id or str(uuid.uuid4()), retries=retries,
+        )  # fmt: skip
+        throws = self.app.settings.eager_propagates if throw is None else throw
+        return eager.run(self, request, throw=throws)
+
+    def retry(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        exc: BaseException | None = None,
+        throw: bool = True,
+        eta: datetime | str | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Retry:
+        """Send the running task again, with the same id, to the queue it came from, and raise `Retry`.
+
+        Args:
+            args, kwargs: in place of the request's.
+            exc: raised when no tries are left.
+            throw: False returns the `Retry`.
+            countdown: seconds until the next try; by default `default_retry_delay`.
+            max_retries: for this time in place of the task's own.
+
+        Raises:
+            Retry: it was sent.
+            MaxRetriesExceededError: no tries are left, and no `exc` was given.
+            Reject: it could not be sent; the message is parked.
+        """
+        request = self.request
+        retries = request.retries + 1
+        if request.called_directly:
+            _raise_in_context(exc or Retry("Task can be retried", None))
+        limit = self.max_retries if max_retries is None else max_retries
+        if not eta and countdown is None:
+            countdown = self.default_retry_delay
+        new_args, new_kwargs = retry_arguments(self._signature, request, args, kwargs)
+        options = {**retry_options(request, self.ignores_result(request)), **options}
+        options |= {"countdown": countdown, "eta": eta, "retries": retries}
+        signature = Signature(task=self.name, args=tuple(new_args), kwargs=new_kwargs, options=options)
+        if limit is not None and retries > limit:
+            if exc:
+                _raise_in_context(exc)
+            raise self.MaxRetriesExceededError(
+                f"Can't retry {self.name}[{request.id}] args:{signature.args} kwargs:{signature.kwargs}",
+                task_args=signature.args,
+                task_kwargs=signature.kwargs,
+            )
+        again = Retry(exc=exc, when=eta or countdown, is_eager=request.is_eager, sig=signature)
+        if not request.is_eager:
+            self._send_again(request, signature)
+        if throw:
+            raise again
+        return again
+
+    def AsyncResult(self, task_id: str) -> AsyncResult:
+        """The result of a run of this task."""
+        return self.app.AsyncResult(task_id)
+
+    def check_arguments(self, args: Any, kwargs: Any) -> None:
+        """Raise TypeError when the function cannot be called with these."""
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}() {error}") from None
+
+    def ignores_result(self, request: Request | None = None) -> bool:
+        """Whether no result is kept: the message says so, else the task, else the settings."""
+        if request is not None and request.ignore_result is not None:
+            return request.ignore_result
+        return self.app.settings.task_ignore_result if self.ignore_result is None else self.ignore_result
+
+    def setting(self, key: str) -> Any:
+        """The task's own attribute `key`, or where it is None the app's setting of that name."""
+        own = getattr(self, key)
+        return getattr(self.app.settings, key) if own is None else own
+
+    def _exec_options(self) -> dict[str, Any]:
+        options = {key: getattr(self, key) for key in _EXEC_OPTIONS if getattr(self, key) is not None}
+        for key in ("time_limit", "soft_time_limit"):
+            options.setdefault(key, getattr(self.app.settings, key))
+        return options
+
+    def _send_again(self, request: Request, signature: Signature) -> None:
+        app = self.app
+        sending = prepare(
+            self.name, signature.args, signature.kwargs, signature.options,
+            task_id=str(request.id), now=time.time(), zone=app.settings.zone,
+        )  # fmt: skip
+        message = replace(sending.message, expiration_seconds=None) if sending.delay_seconds > 0 else sending.message
+        try:
+            if sending.queue and sending.queue != (request.delivery_info or {}).get("routing_key"):
+                app.publish(sending)  # the caller asked for another queue
+            else:
+                app.publish_to(Route("", sending.queue), message, delay_seconds=sending.delay_seconds)
+        except (TransportError, TimeoutError, ValueError) as error:
+            raise Reject(error, requeue=False) from error
+
+    def __repr__(self) -> str:
+        return f"<@task: {self.name}>"
+
+
+def decorate(get_app: Callable[[], TaskApp], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """`@task` and `@task(...)`: register a function with the app that `get_app` returns."""
+    if len(args) == 1 and callable(args[0]) and not options:
+        return make_task(get_app, args[0], {})
+    if args:
+        raise DeclarationError(f"@task takes keyword options, or a function alone; got {args!r:.100}")
+    return lambda function: make_task(get_app, function, options)
+
+
+def make_task(get_app: Callable[[], TaskApp], function: Callable[..., Any], options: Mapping[str, Any]) -> Task:
+    """The task of a function, registered. A name that is registered already keeps its first task, as in Celery.
+
+    Raises:
+        DeclarationError: an option cannot be honoured.
+    """
+    rest = dict(options)
+    app = get_app()
+    name = rest.pop("name", None) or task_name(function.__name__, function.__module__, app.main)
+    if name in app.tasks:
+        return app.tasks[name]
+    bind, base = bool(rest.pop("bind", False)), rest.pop("base", None) or Task
+    if not (isinstance(base, type) and issubclass(base, Task)):
+        raise DeclarationError(f"task {name!r}: base must be a subclass of lightbus.compat.Task, got {base!r}")
+    if rest.get("serializer") not in (None, "json"):
+        raise DeclarationError(
+            f"task {name!r}: serializer {rest['serializer']!r} is not supported; Lightbus sends JSON"
+        )
+    signature = inspect.signature(function)
+    if bind:
+        signature = signature.replace(parameters=list(signature.parameters.values())[1:])
+    made = type(
+        function.__name__,
+        (base,),
+        {
+            "name": name,
+            "run": function if bind else staticmethod(function),
+            "__doc__": function.__doc__,
+            "__module__": function.__module__,
+            "__wrapped__": staticmethod(function),
+            "_get_app": staticmethod(get_app),
+            "_signature": signature,
+            **rest,
+        },
+    )
+    task: Task = made()
+    task.__qualname__ = function.__qualname__  # type: ignore[attr-defined]  # tools print it
+    app.tasks[name] = task
+    return task
+
+
+def task_name(function_name: str, module_name: str, main: str | None) -> str:
+    """The name that Celery gives a task: `module.function`, where `__main__` becomes the app's name if it has one."""
+    module = sys.modules.get(module_name)
+    found = module.__name__ if module is not None else module_name
+    if found == "__main__" and main:
+        found = main
+    return f"{found}.{function_name}" if found else function_name
+
+
+def task(*args: Any, **options: Any) -> Any:
+    """Decorator: make a function a task of the process's app.
+
+    Use it bare or with options: `name`, `bind`, `max_retries`, `default_retry_delay`, `acks_late`, `ignore_result`,
+    `queue`, `priority`, `expires`, `time_limit`, `soft_time_limit`, `track_started`, `throws`, `typing`. Any other
+    keyword becomes an attribute of the task.
+    """
+    from .app import default_app  # app imports this module
+
+    return decorate(default_app, args, options)
+
+
+shared_task = task
+
+
+def _raise_in_context(error: BaseException) -> None:
+    """Raise `error`; as itself when it is being handled already, else with what is being handled as its cause."""
+    handled = sys.exc_info()[1]
+    if handled is error:
+        raise error
+    raise error from handled
