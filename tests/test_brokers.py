@@ -37,7 +37,7 @@ def start_run(processes: Processes, folder: Path, fixtures: list[str], then: str
     test.write_text(NESTED.format(fixtures=fixtures, notes=str(notes), then=then or "pass"))
     return processes.start(
         "python", "-m", "pytest", "-p", "tests.conftest", "-c", ROOT / "pyproject.toml", "-n", "2", test,
-        name="pytest", folder=ROOT,
+        name="pytest", folder=ROOT, environment={"TMPDIR": str(folder)},
     )  # fmt: skip
 
 
