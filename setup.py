@@ -16,11 +16,13 @@ CELERY = ["celery>=5.3"]
 TEST = [
     *REDIS,
     *CELERY,
+    "cronsim>=2.6",
     "freezegun>=1.5",
     "hypothesis>=6.100",
     "pytest>=8.2",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
+    "tzdata",
 ]
 DEV = [*TEST, "build>=1.2", "mypy>=1.13", "ruff>=0.8", "tox>=4.20"]
 
