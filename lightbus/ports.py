@@ -105,9 +105,7 @@ class Transport(Protocol):
             TransportError: the broker could not be reached.
         """
 
-    def publish(
-        self, wire: Wire, route: Route, *, delay_seconds: float = 0.0, mandatory: bool = False
-    ) -> Future[None]:
+    def publish(self, wire: Wire, route: Route, *, delay_seconds: float = 0.0, mandatory: bool = False) -> Future[None]:
         """Send a message; the future is done when the broker has taken charge of it.
 
         Does not wait for the broker's answer, so that many can be under way. A message not yet confirmed when the
@@ -123,9 +121,7 @@ class Transport(Protocol):
         AccessRefused.
         """
 
-    def consume(
-        self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int
-    ) -> Consumer:
+    def consume(self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int) -> Consumer:
         """Hand each message of `queues` to `on_delivery`, at most `prefetch` unsettled at a time (per queue on AMQP).
 
         The queues must have been declared. `on_delivery` runs on the consumer's own thread and must not block; when

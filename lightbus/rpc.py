@@ -206,5 +206,3 @@ def _api_of(rpc: Rpc[Any, Any]) -> Any:
     if rpc.api is None:
         raise DeclarationError(f"{rpc!r} belongs to no Api: define it inside an Api class")
     return rpc.api
-
-

@@ -219,7 +219,9 @@ def _check_implementation(cls: type[Api], contract: type[Api]) -> None:
     for name in contract.api_calls:
         own = vars(cls).get(name)
         if own is not None and not isinstance(own, Rpc):
-            raise DeclarationError(f"{cls.__name__}.{name} implements a call of {contract.__name__}: put @rpc() over it")
+            raise DeclarationError(
+                f"{cls.__name__}.{name} implements a call of {contract.__name__}: put @rpc() over it"
+            )
         if isinstance(own, Rpc):
             declared = contract.api_calls[name]
             own.full_name, own.api = declared.full_name, contract

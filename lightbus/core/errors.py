@@ -1,26 +1,26 @@
 """The errors of Lightbus, drawn as the tree they form. The branch says whose fault it is.
 
-    LightbusError
-    |- ConfigError            what the program was told: options, settings, the app to load
-    |- DeclarationError       an API, event, listener or task that is declared wrongly
-    |- MessageError           a message that cannot be handled as it is; it is parked, the worker lives on
-    |  |- DecodeError             its bytes, headers or content type
-    |  |- HandlerNotFound         its name
-    |  `- BadArguments            its fields or arguments
-    |- TransportError         the outside: broker, network
-    |  |- BrokerUnreachable       no connection could be made
-    |  |- AccessRefused           the broker refused the credentials or the virtual host
-    |  |- ConnectionLost          the connection broke and did not come back in time
-    |  |- NotConfirmed            the broker refused a message, or did not confirm it in time
-    |  |- Unroutable              no queue takes the message
-    |  `- TopologyMismatch        a queue or exchange exists with other arguments
-    |- CallError              an RPC that brought no answer of its own
-    |  |- NotServed               nobody serves it; it did not run
-    |  |- CallTimeout             no answer by the deadline; `may_have_run`
-    |  |- Expired                 the server met it after its deadline; it did not run
-    |  |- Rejected                the server refused it as wrong; it did not run
-    |  `- RemoteError             the server's handler failed with an error its API does not declare
-    `- ApiError               base of the errors that an API declares; they cross the wire as themselves
+LightbusError
+|- ConfigError            what the program was told: options, settings, the app to load
+|- DeclarationError       an API, event, listener or task that is declared wrongly
+|- MessageError           a message that cannot be handled as it is; it is parked, the worker lives on
+|  |- DecodeError             its bytes, headers or content type
+|  |- HandlerNotFound         its name
+|  `- BadArguments            its fields or arguments
+|- TransportError         the outside: broker, network
+|  |- BrokerUnreachable       no connection could be made
+|  |- AccessRefused           the broker refused the credentials or the virtual host
+|  |- ConnectionLost          the connection broke and did not come back in time
+|  |- NotConfirmed            the broker refused a message, or did not confirm it in time
+|  |- Unroutable              no queue takes the message
+|  `- TopologyMismatch        a queue or exchange exists with other arguments
+|- CallError              an RPC that brought no answer of its own
+|  |- NotServed               nobody serves it; it did not run
+|  |- CallTimeout             no answer by the deadline; `may_have_run`
+|  |- Expired                 the server met it after its deadline; it did not run
+|  |- Rejected                the server refused it as wrong; it did not run
+|  `- RemoteError             the server's handler failed with an error its API does not declare
+`- ApiError               base of the errors that an API declares; they cross the wire as themselves
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The worker: a supervisor, its child processes, and in each child the slots that run handlers.
 
-    supervisor   forks the children, restarts what dies, passes signals on          (supervisor.py)
-    process      one child: consumes, hands deliveries to slots, drains at the end  (process.py)
-    slots        prepare, call the handler, conclude                                (slots.py)
-    settle       carries an outcome out: acknowledge, or publish a copy first       (settle.py)
+supervisor   forks the children, restarts what dies, passes signals on          (supervisor.py)
+process      one child: consumes, hands deliveries to slots, drains at the end  (process.py)
+slots        prepare, call the handler, conclude                                (slots.py)
+settle       carries an outcome out: acknowledge, or publish a copy first       (settle.py)
 """
 
 from .options import WorkerOptions

@@ -75,9 +75,7 @@ class Process:
             topology = endpoint.topology()
             bus.transport.declare(topology)
             wanted = self._options.queues
-            queues = [
-                queue for queue in _queues_of(endpoint, topology.queues) if not wanted or queue.name in wanted
-            ]
+            queues = [queue for queue in _queues_of(endpoint, topology.queues) if not wanted or queue.name in wanted]
             if queues:
                 on_delivery = self._put_into_slots(endpoint, settler)
                 consumer = bus.transport.consume(queues, on_delivery, prefetch=self._options.prefetch)

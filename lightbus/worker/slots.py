@@ -90,33 +90,35 @@ class Slots:
                 continue
             if inspect.iscoroutinefunction(invocation.function):
                 self._loop.start(self._perform_async(work, invocation))
-                continue
-            started = time.monotonic()
-            set_current(invocation)
-            try:
-                if self._middleware:
-                    with entered(self._middleware, invocation):
-                        result = invocation.function(*invocation.args, **invocation.kwargs)
-                else:
-                    result = invocation.function(*invocation.args, **invocation.kwargs)
-            except BaseException as error:  # around user code: whatever it raises is the message's outcome
-                self._conclude(work, invocation, started, lambda e=error: work.endpoint.fail(invocation, e))  # type: ignore[misc]
             else:
-                self._conclude(work, invocation, started, lambda r=result: work.endpoint.succeed(invocation, r))  # type: ignore[misc]
-            finally:
-                set_current(None)
+                self._perform(work, invocation)
+
+    def _perform(self, work: Work, invocation: Invocation) -> None:
+        started = time.monotonic()
+        result, failure = None, None
+        set_current(invocation)
+        try:
+            if self._middleware:
+                with entered(self._middleware, invocation):
+                    result = invocation.function(*invocation.args, **invocation.kwargs)
+            else:
+                result = invocation.function(*invocation.args, **invocation.kwargs)
+        except BaseException as error:  # noqa: BLE001  # user code: whatever it raises is the message's outcome
+            failure = error
+        self._conclude(work, invocation, result, failure, time.monotonic() - started)
+        set_current(None)
 
     async def _perform_async(self, work: Work, invocation: Invocation) -> None:
         started = time.monotonic()
+        result, failure = None, None
         set_current(invocation)
         function = cast("Callable[..., Coroutine[Any, Any, object]]", invocation.function)
         try:
             with entered(self._middleware, invocation):
                 result = await function(*invocation.args, **invocation.kwargs)
-        except BaseException as error:  # around user code
-            self._conclude(work, invocation, started, lambda e=error: work.endpoint.fail(invocation, e))  # type: ignore[misc]
-        else:
-            self._conclude(work, invocation, started, lambda: work.endpoint.succeed(invocation, result))
+        except BaseException as error:  # noqa: BLE001  # user code, as above
+            failure = error
+        self._conclude(work, invocation, result, failure, time.monotonic() - started)
 
     def _prepare(self, work: Work) -> Invocation | None:
         delivery = work.delivery
@@ -136,15 +138,25 @@ class Slots:
             delivery.ack()
         return prepared
 
-    def _conclude(self, work: Work, invocation: Invocation, started: float, end: Callable[[], Outcome]) -> None:
+    def _conclude(
+        self, work: Work, invocation: Invocation, result: object, failure: BaseException | None, seconds: float
+    ) -> None:
+        endpoint = work.endpoint
+        outcome: Outcome
         try:
-            outcome = end()
+            outcome = endpoint.succeed(invocation, result) if failure is None else endpoint.fail(invocation, failure)
         except Exception as error:  # the same top again: a result store that is down, a defect
-            logger.exception("the end of a message could not be worked out name=%s id=%s", invocation.name, invocation.id)
+            logger.exception(
+                "the end of a message could not be worked out name=%s id=%s", invocation.name, invocation.id
+            )
             # The handler has run: running it again would double its effects, so a person has to look.
             outcome = DeadLetter("defect", repr(error), invocation.attempt)
         logger.info(
             "handled name=%s id=%s attempt=%d seconds=%.3f outcome=%s",
-            invocation.name, invocation.id, invocation.attempt, time.monotonic() - started, type(outcome).__name__,
-        )  # fmt: skip
+            invocation.name,
+            invocation.id,
+            invocation.attempt,
+            seconds,
+            type(outcome).__name__,
+        )
         work.settler.settle(work.delivery, outcome)

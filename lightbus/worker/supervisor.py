@@ -6,6 +6,7 @@ pipe, finishes what it runs and ends.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -88,10 +89,8 @@ class Supervisor:
                 failed = failed or signalled > 1
             pause = max(0.0, min((when for when, _ in self._restarts), default=60.0) - time.monotonic())
             select.select([self._wake_reader], [], [], 60.0 if not self._restarts else pause)
-            try:
+            with contextlib.suppress(BlockingIOError):  # nothing to read: the pause is over
                 os.read(self._wake_reader, 4096)
-            except BlockingIOError:
-                pass  # the pause is over
             self._reap()
             if not self._stop_signals:
                 self._restart_due()
@@ -171,10 +170,8 @@ class Supervisor:
 
     def _signal_children(self, number: signal.Signals) -> None:
         for pid in self._children:
-            try:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended; `_reap` will see it
                 os.kill(pid, number)
-            except ProcessLookupError:
-                pass  # it has just ended; `_reap` will see it
 
     def _on_stop_signal(self, number: int, frame: FrameType | None) -> None:
         self._stop_signals += 1

@@ -66,9 +66,7 @@ class AmqpTransport:
             declare_topology(channel, shared + Topology(bindings=bindings))
             self._topology += topology
 
-    def publish(
-        self, wire: Wire, route: Route, *, delay_seconds: float = 0.0, mandatory: bool = False
-    ) -> Future[None]:
+    def publish(self, wire: Wire, route: Route, *, delay_seconds: float = 0.0, mandatory: bool = False) -> Future[None]:
         """See `ports.Transport.publish`."""
         if delay_seconds > 0:
             if route.exchange:
@@ -77,9 +75,7 @@ class AmqpTransport:
             mandatory = False  # the ladder takes it in any case
         return self._publisher.publish(wire, route, mandatory=mandatory)
 
-    def consume(
-        self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int
-    ) -> Consumer:
+    def consume(self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int) -> Consumer:
         """See `ports.Transport.consume`."""
         names = {queue.name for queue in queues}
         consumer = AmqpConsumer(

@@ -65,9 +65,7 @@ class AmqpPublisher:
         self._last_error: TransportError | None = None
         self._idle = threading.Condition(self._lock)
 
-    def publish(
-        self, wire: Wire, route: Route, *, delay_seconds: float = 0.0, mandatory: bool = False
-    ) -> Future[None]:
+    def publish(self, wire: Wire, route: Route, *, delay_seconds: float = 0.0, mandatory: bool = False) -> Future[None]:
         """See `ports.Transport.publish`; delays are the caller's business, and have been turned into a route."""
         publication = _Publication(wire, route, mandatory)
         if self._pid != os.getpid():
