@@ -19,7 +19,7 @@ from ..core.topology import TASK_QUEUE_PREFIX, Topology, task_queue_name
 from . import asyncresult
 from .protocol import TaskMessage, encode_task
 from .request import current_request
-from .resultstore import ResultStore, open_result_store
+from .resultstore import ResultStore, open_result_store, wait_for
 from .sending import Sending, prepare
 from .settings import Settings
 from .signatures import Signature
@@ -51,6 +51,7 @@ class TaskApp:
         self.tasks: dict[str, Task] = {}
         self.main = main
         self._settings = settings or Settings()
+        self._settings_source: Callable[[], Settings] | None = None
         self._bus = bus
         self._transport = transport
         self._result_backend = result_backend
@@ -60,11 +61,25 @@ class TaskApp:
 
     @property
     def settings(self) -> Settings:
-        return self._settings
+        with self._lock:
+            source, self._settings_source = self._settings_source, None
+            if source is not None:
+                try:
+                    self.configure(source())
+                except BaseException:
+                    self._settings_source = source  # asked again, and failing again, rather than going on without
+                    raise
+            return self._settings
+
+    def configure_later(self, source: Callable[[], Settings]) -> None:
+        """Use the settings that `source` returns, which is asked when they are first needed."""
+        with self._lock:
+            self._settings_source = source
 
     def configure(self, settings: Settings) -> None:
         """Use `settings` from now on. The bus and the results are opened anew when their URLs changed."""
         with self._lock:
+            self._settings_source = None
             before, self._settings = self._settings, settings
             self._declared.clear()
             if before.broker_url != settings.broker_url and self._transport is None:
@@ -77,7 +92,7 @@ class TaskApp:
     def bus(self) -> Bus:
         with self._lock:
             if self._bus is None:
-                self._bus = Bus("celery-tasks", url=self._settings.broker_url, transport=self._transport)
+                self._bus = Bus("celery-tasks", url=self.settings.broker_url, transport=self._transport)
             return self._bus
 
     @property
@@ -89,7 +104,7 @@ class TaskApp:
         """Where results of tasks are kept, by `settings.result_backend`."""
         with self._lock:
             if self._results is None:
-                self._results = open_result_store(self._settings, lambda: self.transport, self._result_backend)
+                self._results = open_result_store(self.settings, lambda: self.transport, self._result_backend)
             return self._results
 
     def task(self, *args: Any, **options: Any) -> Any:
@@ -154,20 +169,22 @@ class TaskApp:
             TransportError: it did not.
         """
         message = sending.message
-        queue = sending.queue or self.settings.route(message.task, options or {})
+        queue = sending.queue or self._queue_of(sending.route) or self.settings.route(message.task, options or {})
         if self.serves(message.task):
             # A delayed message waits in the broker, where its expiry would run off too: the header alone decides.
             if sending.delay_seconds > 0:
                 message = replace(message, expiration_seconds=None)
             self.declare(queue)
             self.publish_to(Route("", task_queue_name(queue)), message, delay_seconds=sending.delay_seconds)
+        elif sending.route is not None:
+            self.publish_to(sending.route, message)
         else:
             self.publish_to(self.declare_for_celery(queue), message)
 
     def publish_to(self, route: Route, message: TaskMessage, *, delay_seconds: float = 0.0) -> None:
         """Publish to a route that stands, and wait until the broker has taken charge."""
         sent = self.transport.publish(encode_task(message), route, delay_seconds=delay_seconds)
-        sent.result(timeout=self.settings.publish_timeout_seconds)
+        wait_for(sent, self.settings.publish_timeout_seconds)
 
     def serves(self, name: str) -> bool:
         """Whether the task `name` is served by Lightbus, here or elsewhere."""
@@ -185,6 +202,15 @@ class TaskApp:
         if known.exchange_type == "direct":
             return Route("", queue)
         return Route(known.exchange or queue, known.routing_key or queue)
+
+    def _queue_of(self, route: Route | None) -> str:
+        """The queue that an exchange and a routing key lead to, where the settings tell; else `""`."""
+        if route is None:
+            return ""
+        for queue in self.settings.celery_queues:
+            if (queue.exchange or queue.name, queue.routing_key or queue.name) == (route.exchange, route.routing_key):
+                return queue.name
+        return "" if route.exchange else route.routing_key
 
     def _declare(self, queue: str, topology: Callable[[], Topology]) -> None:
         if queue not in self._declared:

@@ -12,9 +12,10 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Protocol
 
-from ..core.errors import ConfigError, DecodeError
+from ..core.errors import ConfigError, DecodeError, NotConfirmed
 from ..core.message import Route, Wire
 from ..core.topology import Topology, reply_queue
 from . import states
@@ -28,7 +29,13 @@ _KEPT_ANSWERS = 10_000  #: answers that nobody has asked for yet; the oldest go 
 
 
 class ResultStore(Protocol):
-    """Results of tasks by their ids. Thread-safe."""
+    """Results of tasks by their ids. Thread-safe.
+
+    Attributes:
+        keeps: any process can read what was stored, and a Celery worker can overwrite it.
+    """
+
+    keeps: bool
 
     def expect(self, task_id: str) -> str:
         """Get ready for the result of a task about to be sent; the queue to name in its `reply_to`, or `""`."""
@@ -77,8 +84,22 @@ def open_result_store(
     )
 
 
+def wait_for(published: Future[None], timeout_seconds: float) -> None:
+    """Wait until the broker has taken charge of a message.
+
+    Raises:
+        TransportError: it has not, or not in time.
+    """
+    try:
+        published.result(timeout=timeout_seconds)
+    except FutureTimeout as error:
+        raise NotConfirmed(f"the broker did not confirm a message within {timeout_seconds} s") from error
+
+
 class KeptResults:
     """Results kept under the task's id until they expire."""
+
+    keeps = True
 
     def __init__(self, backend: ResultBackend, settings: Settings) -> None:
         self._backend = backend
@@ -124,6 +145,8 @@ class RepliedResults:
     One reply queue and one consumer per process, made when the first task is sent, and anew after a fork.
     """
 
+    keeps = False
+
     def __init__(self, transport: Callable[[], Transport], settings: Settings) -> None:
         self._transport = transport
         self._settings = settings
@@ -150,8 +173,7 @@ class RepliedResults:
         if not reply_to:
             return  # nobody waits
         answer = Wire(body=data, correlation_id=correlation_id or document.task_id, durable=False)
-        sent: Future[None] = self._transport().publish(answer, Route("", reply_to))
-        sent.result(timeout=self._settings.publish_timeout_seconds)
+        wait_for(self._transport().publish(answer, Route("", reply_to)), self._settings.publish_timeout_seconds)
 
     def fetch(self, task_id: str) -> ResultDocument | None:
         with self._news:
@@ -195,6 +217,8 @@ class RepliedResults:
 
 class NoResults:
     """No result backend: nothing is kept, and asking says so."""
+
+    keeps = False
 
     def expect(self, task_id: str) -> str:
         return ""

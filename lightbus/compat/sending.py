@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Any
 
+from ..core.message import Route
 from .protocol import TaskMessage, moment
 from .results import safe_repr
 from .signatures import as_signature_dicts
@@ -23,7 +24,7 @@ _WITHOUT_EFFECT = frozenset(
         "exchange_type", "add_to_parent", "route_name", "result_cls", "task_type", "queue", "expiration",
     }
 )  # fmt: skip
-_REFUSED = ("producer", "publisher", "connection", "router", "exchange", "routing_key")
+_REFUSED = ("producer", "publisher", "connection", "router")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +33,13 @@ class Sending:
 
     Attributes:
         queue: the Celery queue that the options ask for; `""` leaves it to the routes.
+        route: exchange and routing key that the options ask for in place of a queue.
         delay_seconds: until its `eta`; 0 when there is none, or it is past.
     """
 
     message: TaskMessage
     queue: str = ""
+    route: Route | None = None
     delay_seconds: float = 0.0
 
 
@@ -80,6 +83,7 @@ def prepare(
     eta = _due(rest.pop("countdown", None), rest.pop("eta", None), now=now, zone=zone)
     expires = _moment_text(rest.pop("expires", None), now=now, zone=zone)
     queue = rest.pop("queue", None)
+    route = _route(rest.pop("exchange", None), rest.pop("routing_key", None))
     stamped = rest.pop("stamped_headers", None)
     stamps = {key: rest.pop(key, None) for key in stamped or ()}
     argsrepr, kwargsrepr = rest.pop("argsrepr", None), rest.pop("kwargsrepr", None)
@@ -117,7 +121,7 @@ def prepare(
         properties={key: value for key, value in rest.items() if key not in _WITHOUT_EFFECT},
     )
     delay = max(0.0, moment(eta, zone) - now) if eta else 0.0
-    return Sending(message=message, queue="" if queue is None else _queue_name(queue), delay_seconds=delay)
+    return Sending(message=message, queue=_name(queue), route=None if queue else route, delay_seconds=delay)
 
 
 def _due(countdown: object, eta: object, *, now: float, zone: tzinfo | None) -> str | None:
@@ -141,5 +145,10 @@ def _moment_text(value: object, *, now: float, zone: tzinfo | None) -> str | Non
     raise TypeError(f"a moment must be seconds from now, a datetime or ISO 8601 text, got {value!r:.100}")
 
 
-def _queue_name(queue: object) -> str:
-    return queue if isinstance(queue, str) else str(getattr(queue, "name", queue))
+def _route(exchange: object, routing_key: object) -> Route | None:
+    return Route(_name(exchange), _name(routing_key)) if exchange or routing_key else None
+
+
+def _name(value: object) -> str:
+    """A queue's or exchange's name; kombu's objects have it as an attribute."""
+    return "" if value is None else value if isinstance(value, str) else str(getattr(value, "name", value))

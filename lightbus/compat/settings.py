@@ -116,8 +116,10 @@ class Settings:
                 raise ConfigError(f"{name!r} and {given[new]!r} are one Celery setting with two values; keep one")
             found[new], given[new] = value, name
         values: dict[str, Any] = {}
-        for new, value in found.items():
-            target, convert = _TABLE[new]
+        if found.get("task_acks_on_failure") is None:
+            found.pop("task_acks_on_failure", None)  # the default follows the older, wider setting
+        for new in [name for name in _TABLE if name in found]:
+            value, (target, convert) = found[new], _TABLE[new]
             try:
                 converted = convert(value)
             except (TypeError, ValueError, AttributeError) as error:
@@ -258,7 +260,8 @@ _TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
     "task_always_eager": ("always_eager", _boolean),
     "task_eager_propagates": ("eager_propagates", _boolean),
     "task_acks_late": ("acks_late", _boolean),
-    "task_acks_on_failure": ("acks_on_failure", lambda v: True if v is None else _boolean(v)),
+    "task_acks_on_failure_or_timeout": ("acks_on_failure", _boolean),
+    "task_acks_on_failure": ("acks_on_failure", _boolean),
     "task_track_started": ("track_started", _boolean),
     "task_time_limit": ("time_limit", _seconds),
     "task_soft_time_limit": ("soft_time_limit", _seconds),

@@ -76,27 +76,29 @@ def unsupported(message: TaskMessage) -> str | None:
     """
     if message.chord is not None:
         return "it is part of a chord, and this worker does not count chord members"
-    for what, several in (("callback", message.callbacks), ("errback", message.errbacks)):
+    chain = message.chain or ()
+    followers = (("callback", message.callbacks), ("errback", message.errbacks), ("next step", chain[-1:]))
+    for what, several in followers:
         for one in several or ():
             if one.get("subtask_type"):
                 return f"its {what} is a {one['subtask_type']}, which this worker cannot unfold"
-    chain = message.chain or ()
-    if chain and chain[-1].get("subtask_type"):
-        return f"the next step of its chain is a {chain[-1]['subtask_type']}, which this worker cannot unfold"
+            serializer = (one.get("options") or {}).get("serializer")
+            if serializer not in (None, "json"):
+                return f"its {what} is to be sent with the serializer {serializer!r}, and this worker sends JSON"
     for one in chain:
         if (one.get("options") or {}).get("chord") is not None:
             return "its chain is part of a chord, which would never hear of a failure here"
     return None
 
 
-def chain_ids(chain: Sequence[SignatureDict]) -> Iterator[str]:
-    """Ids of the steps that will not run after a failure, those in the bodies of chords among them."""
+def steps_of(chain: Sequence[SignatureDict]) -> Iterator[Mapping[str, Any]]:
+    """Options of the steps that will not run after a failure and have an id; the bodies of chords among them."""
     steps = list(chain)
     while steps:
         step = steps.pop(0)
-        task_id = (step.get("options") or {}).get("task_id")
-        if isinstance(task_id, str):
-            yield task_id
+        options = step.get("options") or {}
+        if isinstance(options.get("task_id"), str):
+            yield options
         body = (step.get("kwargs") or {}).get("body") if step.get("subtask_type") == "chord" else None
         if isinstance(body, Mapping):
             steps.append(body)

@@ -258,7 +258,7 @@ class Task:
                 app.publish(sending)  # the caller asked for another queue
             else:
                 app.publish_to(Route("", sending.queue), message, delay_seconds=sending.delay_seconds)
-        except (TransportError, TimeoutError, ValueError) as error:
+        except (TransportError, ValueError) as error:
             raise Reject(error, requeue=False) from error
 
     def __repr__(self) -> str:

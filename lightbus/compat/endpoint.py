@@ -1,0 +1,292 @@
+"""What a worker does with a task message: run it, wait, hand it over, or park it; and with the end of a run.
+
+The order of effects is Celery's (celery/app/trace.py): callbacks and the next step of a chain leave before the result
+is stored; after a failure the result is stored first. What this side cannot do is parked before the task runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import logging
+import socket
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import DecodeError, HandlerNotFound, TransportError
+from ..core.message import Route
+from ..core.outcome import Ack, DeadLetter, Forward, Outcome, Requeue
+from ..core.topology import TASK_QUEUE_PREFIX, Queue, Topology, task_queue_name
+from ..endpoint import Invocation
+from .exceptions import EncodeError, Ignore, NotRegistered, Reject, Retry, TaskRevokedError, WorkerLostError
+from .forwarding import hand_over
+from .protocol import TaskMessage, decode_task, moment
+from .recording import Recorder, Run
+from .request import request_from, running
+from .results import safe_repr
+from .signatures import Signature, unsupported
+from .task import Task
+
+if TYPE_CHECKING:
+    from ..ports import Delivery
+    from .app import TaskApp
+
+logger = logging.getLogger(__name__)
+
+_TRACE_HEADERS = ("traceparent", "tracestate")
+
+
+class TaskEndpoint:
+    """Serves the tasks of `app`.
+
+    Args:
+        queues: literal queue names to serve; without them `lightbus.Q` for the default queue, each queue that Celery
+            knows, and each that a task of `app` routes to.
+        hostname: the worker's name in results and requests; `lightbus@<host>` by default.
+    """
+
+    def __init__(self, app: TaskApp, *, queues: Sequence[str] = (), hostname: str = "") -> None:
+        self._app = app
+        self._literal = tuple(queues)
+        self._hostname = hostname or f"lightbus@{socket.gethostname()}"
+        self._recorder = Recorder(app)
+
+    def queues(self) -> Collection[str]:
+        return self._literal or tuple(task_queue_name(name) for name in self._celery_queues())
+
+    def topology(self) -> Topology:
+        settings = self._app.settings
+        topology = Topology()
+        for name in self.queues():
+            if name.startswith(TASK_QUEUE_PREFIX):
+                topology += settings.celery_queue(name.removeprefix(TASK_QUEUE_PREFIX)).lightbus_topology()
+            else:
+                topology += settings.celery_queue(name).topology()
+        return topology
+
+    def prepare(self, delivery: Delivery) -> Invocation | Outcome:
+        name = delivery.wire.headers.get("task")
+        if isinstance(name, str) and name not in self._app.tasks:
+            return self._unknown(name, delivery)  # before decoding: its body may be of a kind that only Celery reads
+        message = decode_task(delivery.wire)
+        task = self._app.tasks.get(message.task)
+        if task is None:
+            return self._unknown(message.task, delivery)
+        run = self._run(task, message, delivery)
+        return self._not_now(run) or self._not_here(run) or self._invocation(run)
+
+    def succeed(self, invocation: Invocation, result: object) -> Outcome:
+        run = _run_of(invocation)
+        message = run.message
+        chain = list(message.chain or ())
+        try:
+            with running(run.task, run.request):  # what is sent here has the task as its parent
+                self._send_all(run, message.callbacks, (result,))
+                if chain:
+                    step = Signature.from_dict(chain[-1]).merged((result,), self._flow(run, chain=chain[:-1]))
+                    self._app.send_signature(step)
+        except Exception as error:  # noqa: BLE001 - with task_always_eager the callback's own code runs here
+            return self._unsent(run, error)
+        try:
+            self._recorder.succeeded(run, result)
+        except EncodeError as error:
+            return self.fail(invocation, error)
+        except TransportError as error:
+            return DeadLetter("result-lost", f"the task succeeded, but its result was not stored: {error}")
+        logger.info("task %s[%s] succeeded: %s", message.shadow or message.task, message.id, safe_repr(result))
+        return Ack()
+
+    def fail(self, invocation: Invocation, error: BaseException) -> Outcome:
+        run = _run_of(invocation)
+        name, task_id = run.message.shadow or run.message.task, run.message.id
+        match error:
+            case Retry():
+                self._recorder.retried(run, error.exc, error)
+                logger.info("task %s[%s] retry: %s", name, task_id, error)
+                return Ack()
+            case Ignore():
+                logger.info("task %s[%s] ignored", name, task_id)
+                return Ack()
+            case Reject(requeue=True):
+                logger.warning("task %s[%s] rejected: %s; it goes back to its queue", name, task_id, error.reason)
+                return self._again(run)
+            case Reject():
+                logger.warning("task %s[%s] rejected: %s", name, task_id, error.reason)
+                return self._park(run, "rejected", str(error.reason), error)
+            case SystemExit():
+                lost = WorkerLostError(f"Worker exited prematurely: the task called sys.exit({error.code!r})")
+                return self._failed(run, lost.with_traceback(error.__traceback__))
+            case Exception():
+                return self._failed(run, error)
+        return self._again(run)  # KeyboardInterrupt, a cancelled coroutine: the worker ends, not the task
+
+    def _celery_queues(self) -> list[str]:
+        settings = self._app.settings
+        names = [settings.default_queue, *(queue.name for queue in settings.celery_queues)]
+        names += [settings.route(name, {"queue": task.queue}) for name, task in self._app.tasks.items()]
+        return list(dict.fromkeys(names))
+
+    def _unknown(self, name: str, delivery: Delivery) -> Outcome:
+        """Hand a task that is not known here to Celery, or park it."""
+        known = self._app.tasks
+        outcome: Outcome = DeadLetter(HandlerNotFound.reason, str(HandlerNotFound(name, known)))
+        if self._app.settings.celery_serves_others:
+            queue = delivery.queue.removeprefix(TASK_QUEUE_PREFIX)
+            outcome = hand_over(name, delivery.wire, Queue(name=queue), self._hostname, known)
+            if isinstance(outcome, Forward):
+                self._app.declare_for_celery(queue)
+                return outcome
+        try:
+            message = decode_task(delivery.wire)
+        except DecodeError:
+            return outcome  # nobody to tell
+        self._record_failure(self._run(self._stand_in(name), message, delivery), NotRegistered(name))
+        return outcome
+
+    def _stand_in(self, name: str) -> Task:
+        """A task with the settings' defaults: what is stored for a name without a function."""
+        app = self._app
+        task: Task = type("UnknownTask", (Task,), {"name": name, "_get_app": staticmethod(lambda: app)})()
+        return task
+
+    def _run(self, task: Task, message: TaskMessage, delivery: Delivery) -> Run:
+        request = request_from(
+            message, queue=delivery.queue, redelivered=delivery.redelivered, hostname=self._hostname
+        )  # fmt: skip
+        return Run(task=task, request=request, message=message, delivery=delivery)
+
+    def _not_now(self, run: Run) -> Outcome | None:
+        """The outcome of a message that is too late or too early."""
+        message, zone, now = run.message, self._app.settings.zone, time.time()
+        if message.expires is not None and moment(message.expires, zone) < now:
+            logger.info("task %s[%s] had expired at %s", message.task, message.id, message.expires)
+            try:
+                self._recorder.revoked(run, TaskRevokedError("expired"))
+            except TransportError as error:
+                return DeadLetter("result-lost", f"it expired at {message.expires}; REVOKED was not stored: {error}")
+            return Ack()
+        if message.eta is not None and (left := moment(message.eta, zone) - now) > 0:
+            # Its expiry would run off in the broker; the header `expires` decides when it comes back.
+            wire = dataclasses.replace(run.delivery.wire, expiration_seconds=None)
+            return Forward(Route("", run.delivery.queue), wire, delay_seconds=left)
+        return None
+
+    def _not_here(self, run: Run) -> Outcome | None:
+        """The outcome of a message that must not run: this side cannot do what it asks, or its arguments are wrong."""
+        reason = unsupported(run.message)
+        if reason is not None:
+            text = f"task {run.message.task!r} was not run: {reason}"
+            return self._park(run, "unsupported", text, Reject(text))
+        if not run.task.typing:
+            return None
+        try:
+            run.task.check_arguments(run.request.args, run.request.kwargs)
+        except TypeError as error:
+            outcome = self._park(run, "bad-arguments", str(error), error)
+            self._send_errbacks(run)
+            return outcome
+        return None
+
+    def _invocation(self, run: Run) -> Invocation:
+        self._recorder.started(run)
+        message, task = run.message, run.task
+        headers = run.delivery.wire.headers
+        return Invocation(
+            function=_function(run),
+            args=run.request.args,
+            kwargs=run.request.kwargs,
+            name=message.task,
+            id=message.id,
+            correlation_id=message.root_id or message.id,
+            trace={key: str(headers[key]) for key in _TRACE_HEADERS if key in headers},
+            attempt=message.retries + 1,
+            redelivered=run.delivery.redelivered,
+            ack_early=not task.setting("acks_late"),
+            state=run,
+        )
+
+    def _failed(self, run: Run, error: BaseException) -> Outcome:
+        name, task_id = run.message.shadow or run.message.task, run.message.id
+        stored = self._record_failure(run, error)
+        sent = self._send_errbacks(run)
+        if isinstance(error, tuple(run.task.throws)):
+            logger.info("task %s[%s] raised expected: %r", name, task_id, error)
+        else:
+            logger.error("task %s[%s] raised unexpected: %r", name, task_id, error, exc_info=error)
+        if not stored:
+            return DeadLetter("result-lost", f"the task failed with {error!r}, and its failure was not stored")
+        if not sent:
+            return DeadLetter("unsent-callbacks", f"the task failed with {error!r}, and its errbacks were not sent")
+        if not run.task.setting("acks_on_failure") and run.task.setting("acks_late"):
+            return DeadLetter("failed", f"{type(error).__name__}: {error}", attempts=run.message.retries + 1)
+        return Ack()
+
+    def _unsent(self, run: Run, error: BaseException) -> Outcome:
+        """The task ran, but what was to follow was not sent: parked, so that a person can send it."""
+        logger.error("task %s[%s]: what follows was not sent", run.message.task, run.message.id, exc_info=error)
+        self._record_failure(run, error)
+        self._send_errbacks(run)
+        text = f"the task succeeded, but its callbacks or its next step were not sent: {error}"
+        return DeadLetter("unsent-callbacks", text)
+
+    def _park(self, run: Run, reason: str, text: str, error: BaseException) -> Outcome:
+        """Dead-letter the message, and tell whoever waits for the result."""
+        self._record_failure(run, error)
+        return DeadLetter(reason, text, attempts=run.message.retries + 1)
+
+    def _again(self, run: Run) -> Outcome:
+        if run.task.setting("acks_late"):
+            return Requeue()
+        return Forward(Route("", run.delivery.queue))  # acknowledged already: only a copy can come back
+
+    def _record_failure(self, run: Run, error: BaseException) -> bool:
+        try:
+            self._recorder.failed(run, error)
+        except TransportError as lost:
+            logger.error("task %s[%s]: FAILURE was not stored: %s", run.message.task, run.message.id, lost)
+            return False
+        return True
+
+    def _send_errbacks(self, run: Run) -> bool:
+        try:
+            with running(run.task, run.request):
+                self._send_all(run, run.message.errbacks, (run.message.id,))
+        except Exception as error:
+            logger.exception("task %s[%s]: its errbacks were not sent: %s", run.message.task, run.message.id, error)
+            return False
+        return True
+
+    def _send_all(self, run: Run, signatures: Sequence[Any] | None, args: tuple[Any, ...]) -> None:
+        group = {"group_id": f"{run.message.id}-links"} if len(signatures or ()) > 1 else {}
+        for index, one in enumerate(signatures or ()):
+            options = self._flow(run, **group, **({"group_index": index} if group else {}))
+            self._app.send_signature(Signature.from_dict(one).merged(args, options))
+
+    def _flow(self, run: Run, **options: Any) -> dict[str, Any]:
+        return {"parent_id": run.message.id, "root_id": run.message.root_id or run.message.id, **options}
+
+
+def _run_of(invocation: Invocation) -> Run:
+    run = invocation.state
+    assert isinstance(run, Run), "an invocation comes back to the endpoint that made it"
+    return run
+
+
+def _function(run: Run) -> Callable[..., Any]:
+    """The task's function in the context of its request; a coroutine function for a coroutine function."""
+    task, request = run.task, run.request
+    function: Callable[..., Any] = task.run if type(task).__call__ is Task.__call__ else task
+    if inspect.iscoroutinefunction(task.run):
+
+        async def call_async(*args: Any, **kwargs: Any) -> Any:
+            with running(task, request):
+                return await function(*args, **kwargs)
+
+        return call_async
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with running(task, request):
+            return function(*args, **kwargs)
+
+    return call

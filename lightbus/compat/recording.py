@@ -1,0 +1,162 @@
+"""Writing down what became of a task: which document, whether at all, and in whose hands it is then."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import TransportError
+from . import states
+from .results import ResultDocument, exception_triple, format_traceback
+from .signatures import steps_of
+
+if TYPE_CHECKING:
+    from ..ports import Delivery
+    from .app import TaskApp
+    from .protocol import TaskMessage
+    from .request import Request
+    from .task import Task
+
+logger = logging.getLogger(__name__)
+
+#: Pauses between the tries to hand a final result over. The task has run: a passing loss must not cost its answer.
+RETRY_PAUSES_SECONDS: Sequence[float] = (0.1, 0.5, 2.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One delivery of a known task, on its way through a worker."""
+
+    task: Task
+    request: Request
+    message: TaskMessage
+    delivery: Delivery
+
+
+class Recorder:
+    """Stores the states of runs, by the rules of `ignore_result`."""
+
+    def __init__(self, app: TaskApp) -> None:
+        self._app = app
+
+    def started(self, run: Run) -> None:
+        """Store STARTED where it is asked for, and where a Celery worker may share the backend.
+
+        Celery 5.7 marks a revoked id REVOKED, although it runs elsewhere, as long as no state is stored.
+        """
+        settings = self._app.settings
+        tracked = run.task.setting("track_started")
+        shared = settings.celery_serves_others and self._app.results.keeps
+        if run.task.ignores_result(run.request) or not (tracked or shared):
+            return
+        try:
+            self._store(run, states.STARTED, {"pid": os.getpid(), "hostname": run.request.hostname}, None)
+        except TransportError as error:
+            logger.warning("task %s[%s] runs, but STARTED was not stored: %s", run.message.task, run.message.id, error)
+
+    def succeeded(self, run: Run, result: Any) -> None:
+        """Store SUCCESS.
+
+        Raises:
+            EncodeError: the result cannot be written down.
+            TransportError: it could not be handed over.
+        """
+        if not run.task.ignores_result(run.request):
+            self._store_surely(run, states.SUCCESS, result, None)
+
+    def failed(self, run: Run, error: BaseException) -> None:
+        """Store FAILURE, also for the steps of the task's chain that now will not run.
+
+        Raises:
+            TransportError: it could not be handed over.
+        """
+        if not self._stores_errors(run):
+            return
+        triple, text = exception_triple(error), format_traceback(error)
+        self._store_surely(run, states.FAILURE, triple, text)
+        for options in steps_of(run.message.chain or ()):
+            document = ResultDocument(
+                task_id=options["task_id"],
+                status=states.FAILURE,
+                result=triple,
+                traceback=text,
+                date_done=self._now(),
+                group_id=options.get("group_id"),
+                parent_id=options.get("parent_id"),
+            )
+            self._app.results.store(
+                document, reply_to=options.get("reply_to") or run.message.reply_to, correlation_id=document.task_id
+            )
+
+    def retried(self, run: Run, cause: BaseException | None, error: BaseException) -> None:
+        """Store RETRY with what made it necessary. Advisory, as the next try is under way already."""
+        if not self._stores_errors(run):
+            return
+        result = None if cause is None else exception_triple(cause)
+        try:
+            self._store(run, states.RETRY, result, format_traceback(error))
+        except TransportError as lost:
+            logger.warning("task %s[%s]: RETRY was not stored: %s", run.message.task, run.message.id, lost)
+
+    def revoked(self, run: Run, error: BaseException) -> None:
+        """Store REVOKED.
+
+        Raises:
+            TransportError: it could not be handed over.
+        """
+        if self._stores_errors(run):
+            self._store_surely(run, states.REVOKED, exception_triple(error), None)
+
+    def _stores_errors(self, run: Run) -> bool:
+        return not run.task.ignores_result(run.request) or bool(run.task.setting("store_errors_even_if_ignored"))
+
+    def _store_surely(self, run: Run, status: str, result: Any, traceback: str | None) -> None:
+        for pause in (*RETRY_PAUSES_SECONDS, None):
+            try:
+                self._store(run, status, result, traceback)
+                return
+            except TransportError:
+                if pause is None:
+                    raise
+                time.sleep(pause)
+
+    def _store(self, run: Run, status: str, result: Any, traceback: str | None) -> None:
+        request, message = run.request, run.message
+        document = ResultDocument(
+            task_id=message.id,
+            status=status,
+            result=result,
+            traceback=traceback,
+            children=[child.as_tuple() for child in request.children],
+            date_done=self._now() if status in states.READY_STATES else None,
+            group_id=request.group,
+            parent_id=request.parent_id,
+            extended=self._extended(run) if self._app.settings.result_extended else {},
+        )
+        self._app.results.store(
+            document, reply_to=message.reply_to, correlation_id=message.correlation_id or message.id
+        )
+
+    def _extended(self, run: Run) -> dict[str, Any]:
+        request, message = run.request, run.message
+        fields = {
+            "name": message.task,
+            "args": request.args,
+            "kwargs": request.kwargs,
+            "worker": request.hostname,
+            "retries": message.retries,
+            "queue": run.delivery.queue,
+        }
+        if message.stamps:
+            names = message.stamped_headers or ()
+            fields["stamped_headers"] = list(names) if message.stamped_headers is not None else None
+            fields |= {key: value for key, value in message.stamps.items() if key in names}
+        return fields
+
+    def _now(self) -> str:
+        return datetime.fromtimestamp(time.time(), self._app.settings.zone).isoformat()
