@@ -25,7 +25,10 @@ SETTLE_SECONDS = 10.0
 
 
 class Process:
-    """Runs in the calling thread, which must be the main one, until a signal or the supervisor's end stops it."""
+    """Runs in the calling thread until a signal, `stop()` or the supervisor's end stops it.
+
+    Signals are handled only when that is the main thread, the only one that Python lets do so.
+    """
 
     def __init__(self, buses: Sequence[Bus], options: WorkerOptions) -> None:
         self._buses = buses
@@ -45,8 +48,9 @@ class Process:
         Raises:
             LightbusError: the start failed; nothing is consumed.
         """
-        signal.signal(signal.SIGTERM, self._on_stop_signal)
-        signal.signal(signal.SIGINT, self._on_stop_signal)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._on_stop_signal)
+            signal.signal(signal.SIGINT, self._on_stop_signal)
         try:
             for bus in self._buses:
                 self._consume(bus)
@@ -56,6 +60,8 @@ class Process:
             self._slots.run()
             watch.join()
         finally:
+            os.close(self._stop_reader)
+            os.close(self._stop_writer)
             for settler in self._settlers:
                 settler.drain(SETTLE_SECONDS)
             for consumer in self._consumers:
