@@ -37,7 +37,7 @@ import redis
 
 KEEP = Path(__file__).with_name("tools") / "keep.py"
 RABBITMQ_PATHS = ("/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/opt/homebrew/sbin")
-START_SECONDS = 120  # RabbitMQ takes 5 to 15 on a small machine, and more on a busy one
+START_SECONDS = 90  # RabbitMQ takes 5 to 15 on a small machine, and more on a busy one
 REDIS_DATABASES = 1024
 
 ServerT = TypeVar("ServerT", bound="Server")

@@ -115,7 +115,7 @@ def test_a_server_of_ones_own_comes_back_with_its_data(own_redis: Redis) -> None
         assert client.get("letter") == b"hello"
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(240)
 def test_a_rabbitmq_of_ones_own_comes_back_with_its_data(own_rabbitmq: RabbitMQ) -> None:
     confirmed = {"confirm_publish": True}
     with kombu.Connection(own_rabbitmq.url, transport_options=confirmed) as connection:

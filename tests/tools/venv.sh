@@ -50,7 +50,7 @@ fi
 echo "building $folder with $python"
 rm -rf "$folder"
 "$python" -m venv "$folder"
-if ! "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$extra]"; then
+if ! "$folder/bin/python" -m pip install -qq --disable-pip-version-check --editable ".[$extra]"; then
     echo "$folder could not be built: pip failed, see its message above." >&2
     exit 1
 fi
