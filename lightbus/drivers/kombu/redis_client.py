@@ -1,0 +1,148 @@
+"""Connections to one Redis: opened by kombu's rules for URLs and options, used with scripts.
+
+A client never repeats a command by itself: a message that was perhaps written is repeated by the transport, which
+marks it as a repeat.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import select
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import kombu
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.retry import Retry
+
+from ...core.errors import AccessRefused, NotConfirmed
+from .redis_errors import connecting, talking
+from .redis_layout import RedisLayout
+
+_DEFAULTS: Mapping[str, object] = {"socket_timeout": 10.0, "socket_connect_timeout": 5.0, "socket_keepalive": True}
+
+
+class RedisClient:
+    """One connection for commands and scripts. Not for several threads at a time.
+
+    Attributes:
+        where: the URL without its password.
+        layout: names of keys.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, object]) -> None:
+        """Raises BrokerUnreachable, AccessRefused."""
+        connection: Any = kombu.Connection(url, transport_options={**_DEFAULTS, **options})
+        self.where: str = connection.as_uri()
+        with connecting(self.where):
+            try:
+                connection.connect()
+                channel = connection.channel()
+                self.layout = RedisLayout(
+                    channel.global_keyprefix, channel.sep, tuple(channel.priority_steps), channel.keyprefix_queue
+                )
+                self.pool = channel._get_pool()
+            finally:
+                connection.release()
+            settings = self.pool.connection_kwargs
+            settings.update(protocol=2, retry=Retry(NoBackoff(), 0))
+            for name in [name for name in settings if name.startswith(("maint_notifications", "orig_"))]:
+                del settings[name]  # redis-py sets these for protocol 3, and refuses them with 2
+            self.redis: Any = Redis(connection_pool=self.pool, single_connection_client=True)
+            self.redis.ping()
+
+    def run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """The answer of a Lua script."""
+        with talking(self.where):
+            try:
+                return self.redis.execute_command("EVALSHA", _digest(script), len(keys), *keys, *arguments)
+            except NoScriptError:
+                return self.redis.execute_command("EVAL", script, len(keys), *keys, *arguments)
+
+    def run_all(self, script: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """The answers of several calls of a script, all carried out or none."""
+        with talking(self.where):
+            for text in (_digest(script), None):
+                with self.redis.pipeline(transaction=True) as pipe:
+                    if text is None:
+                        pipe.script_load(script)
+                    for keys, arguments in calls:
+                        pipe.execute_command("EVALSHA", _digest(script), len(keys), *keys, *arguments)
+                    try:
+                        answers = pipe.execute()
+                    except NoScriptError:
+                        continue
+                    return list(answers)[-len(calls) :]
+            raise AssertionError("a script that was loaded in the same transaction is known")
+
+    def close(self) -> None:
+        with suppress(RedisError, OSError):
+            self.redis.close()
+        with suppress(RedisError, OSError):
+            self.pool.disconnect()
+
+
+class ChangeFeed:
+    """Tells when a key that a client read has changed, without polling: CLIENT TRACKING of Redis 6.
+
+    Only keys read since the last notice are told of, so whoever wants to wait reads them first (the script TAKE does).
+    """
+
+    def __init__(self, client: RedisClient) -> None:
+        """Raises ResponseError: the server does not offer it."""
+        self._connection: Any = client.pool.get_connection()
+        try:
+            with talking(client.where):
+                self._connection.send_command("CLIENT", "ID")
+                own_id = self._connection.read_response()
+                self._connection.send_command("SUBSCRIBE", "__redis__:invalidate")
+                self._connection.read_response()
+                client.redis.execute_command("CLIENT", "TRACKING", "ON", "REDIRECT", own_id, "NOLOOP")
+        except BaseException:
+            self._connection.disconnect()
+            raise
+        self._where = client.where
+
+    def fileno(self) -> int:
+        """For select; raises ConnectionLost when the connection is gone."""
+        with talking(self._where):
+            if self._connection._sock is None:
+                raise ConnectionError("it was closed")
+            number: int = self._connection._sock.fileno()
+            return number
+
+    def drain(self) -> bool:
+        """Read all notices; True when there were any."""
+        any_notice = False
+        with talking(self._where):
+            while self._connection.can_read(timeout=0):
+                self._connection.read_response(disable_decoding=True)
+                any_notice = True
+        return any_notice
+
+    def close(self) -> None:
+        with suppress(RedisError, OSError):
+            self._connection.disconnect()
+
+
+def open_feed(client: RedisClient) -> ChangeFeed | None:
+    """The server's notices of changes, or None where it has none and one has to look."""
+    try:
+        return ChangeFeed(client)
+    except (AccessRefused, NotConfirmed, ResponseError):
+        return None
+
+
+def wait_readable(files: Sequence[int], timeout_seconds: float) -> list[int]:
+    """Those of `files` that can be read, as soon as one can."""
+    poller = select.poll()
+    for file in files:
+        poller.register(file, select.POLLIN)
+    return [file for file, _ in poller.poll(max(0.0, timeout_seconds) * 1000.0)]
+
+
+def _digest(script: str) -> str:
+    return hashlib.sha1(script.encode()).hexdigest()

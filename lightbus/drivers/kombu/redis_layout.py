@@ -1,0 +1,186 @@
+"""Under which keys things lie in Redis, and the Lua scripts that move them.
+
+Queues and bindings lie where kombu puts them, so that Celery producers and workers share them. What is taken and not
+yet acknowledged, what is due later, and which queues stand, lies under keys of Lightbus's own (`lightbus.*`): kombu's
+`unacked` keys are restored by every Celery worker after *its* visibility timeout, and a worker with a short one would
+take away what another still works on.
+
+    <queue>, <queue><sep><step>      list per priority step, kombu's; the next message is at the right end
+    _kombu.binding.<exchange>        set of bindings, kombu's
+    lightbus.unacked                 hash: tag -> list key and message, as `pack` writes it
+    lightbus.unacked_index           sorted set: tag by the moment (ms) when its lease ends
+    lightbus.delayed                 sorted set: `pack`ed message by the moment (ms) when it is due
+    lightbus.queue.<queue>           stands while the queue does; its value is the lifetime in ms when unused, or 0
+    lightbus.transient               set of queues with a lifetime, to clear up after
+    lightbus.bindings.<queue>        set of what binds the queue, to be removed with it
+    lightbus.exchange.<exchange>     its kind
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...core.matching import key_matches
+
+
+@dataclass(frozen=True, slots=True)
+class RedisLayout:
+    """Names of keys, by kombu's transport options of the same names."""
+
+    global_keyprefix: str
+    sep: str
+    priority_steps: Sequence[int]
+    binding_format: str  #: kombu's `keyprefix_queue`, `_kombu.binding.%s`
+
+    def key(self, name: str) -> str:
+        """The key of Lightbus's own called `name`."""
+        return f"{self.global_keyprefix}lightbus.{name}"
+
+    def list_key(self, queue: str, priority: int | None = None) -> str:
+        """Where a message of that priority lies. kombu rounds down to a step, and limits to 0 to 9."""
+        wanted = min(max(priority or 0, 0), 9)
+        step = self.priority_steps[max(0, bisect(self.priority_steps, wanted) - 1)]
+        return self.global_keyprefix + (f"{queue}{self.sep}{step}" if step else queue)
+
+    def list_keys(self, queue: str) -> list[str]:
+        """All lists of a queue, the one to empty first in front."""
+        return [self.list_key(queue, step) for step in self.priority_steps]
+
+    def binding_key(self, exchange: str) -> str:
+        return self.global_keyprefix + self.binding_format % exchange
+
+    def binding_member(self, routing_key: str, pattern: str, queue: str) -> str:
+        return self.sep.join((routing_key, pattern, queue))
+
+    def queues_for(self, members: Sequence[bytes], kind: str, routing_key: str) -> list[str]:
+        """The queues whose bindings a message meets; `kind` is "" for an exchange that Lightbus did not declare."""
+        found: dict[str, None] = {}
+        for member in members:
+            bound_key, pattern, queue = member.decode().split(self.sep)
+            # kombu stores a pattern for topic exchanges only. Its pattern takes "#" for one word or more; AMQP's rule
+            # is any number, so the key is matched here and the pattern is only there for kombu's producers.
+            if key_matches(kind or ("topic" if pattern else "direct"), bound_key, routing_key):
+                found[queue] = None
+        return list(found)
+
+
+def pack(list_key: str, raw: bytes) -> bytes:
+    """A message and where it belongs, as one value: `<length>:<list key><message>`."""
+    name = list_key.encode()
+    return b"%d:%s%s" % (len(name), name, raw)
+
+
+def unpack(value: bytes) -> tuple[str, bytes]:
+    """Takes apart what `pack` put together."""
+    length, _, rest = value.partition(b":")
+    size = int(length)
+    return rest[:size].decode(), rest[size:]
+
+
+#: Settles and takes, in one step. A message is never out of the list without being noted as unacked: kombu pops and
+#: notes in two steps, and loses what it popped when it is killed in between.
+#: KEYS: unacked, index, delayed, then the lists, all queues of the first step, then of the second...
+#: ARGV: tag prefix, first number, limit, lease in ms, number of queues, tags to acknowledge...
+#: Gives ms until the next delayed message (-1 for none), then list number and message, in turn.
+#: The reads at the end make the server tell this connection when one of the keys changes (CLIENT TRACKING).
+TAKE = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for i = 6, #ARGV do
+  redis.call('HDEL', KEYS[1], ARGV[i])
+  redis.call('ZREM', KEYS[2], ARGV[i])
+end
+local number, limit, count, out = tonumber(ARGV[2]), tonumber(ARGV[3]), 0, {-1}
+local width = tonumber(ARGV[5])
+for first = 4, #KEYS, width do
+  local any = true
+  while any and count < limit do
+    any = false
+    for k = first, first + width - 1 do
+      local raw = count < limit and redis.call('RPOP', KEYS[k])
+      if raw then
+        local tag = ARGV[1] .. (number + count)
+        redis.call('HSET', KEYS[1], tag, #KEYS[k] .. ':' .. KEYS[k] .. raw)
+        redis.call('ZADD', KEYS[2], now + tonumber(ARGV[4]), tag)
+        count = count + 1
+        any = true
+        out[2 * count] = k - 3
+        out[2 * count + 1] = raw
+      end
+    end
+  end
+end
+if count == 0 and limit > 0 then
+  for k = 4, #KEYS do redis.call('LLEN', KEYS[k]) end
+end
+local soon = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
+if soon[2] then out[1] = math.max(0, soon[2] - now) end
+return out
+"""
+
+#: Keeps the leases of the tags held, moves what is due, and claims what others left behind when they died.
+#: KEYS: unacked, index, delayed. ARGV: lease in ms, tags held...
+#: Gives ms until the next delayed message (-1 for none), then tag and packed message of each that was left behind.
+KEEP = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for i = 2, #ARGV do redis.call('ZADD', KEYS[2], 'XX', now + tonumber(ARGV[1]), ARGV[i]) end
+for _, packed in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 200)) do
+  local colon = string.find(packed, ':', 1, true)
+  local start = colon + 1 + tonumber(string.sub(packed, 1, colon - 1))
+  redis.call('LPUSH', string.sub(packed, colon + 1, start - 1), string.sub(packed, start))
+  redis.call('ZREM', KEYS[3], packed)
+end
+local out = {-1}
+for _, tag in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 50)) do
+  local packed = redis.call('HGET', KEYS[1], tag)
+  if packed then
+    redis.call('ZADD', KEYS[2], 'XX', now + tonumber(ARGV[1]), tag)
+    out[#out + 1] = tag
+    out[#out + 1] = packed
+  else
+    redis.call('ZREM', KEYS[2], tag)
+  end
+end
+local soon = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
+if soon[2] then out[1] = math.max(0, soon[2] - now) end
+return out
+"""
+
+#: Hands a message back to the front of its list, unless it was settled meanwhile.
+#: KEYS: unacked, index, list. ARGV: tag, message.
+GIVE_BACK = """
+if redis.call('HDEL', KEYS[1], ARGV[1]) == 1 then
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  redis.call('RPUSH', KEYS[3], ARGV[2])
+end
+"""
+
+#: Puts a message into a queue. Gives 0 when the queue does not stand and the message must not wait for it.
+#: KEYS: the queue's standing, transient, kombu's binding of the same name, list to put it, all lists...
+#: ARGV: message, 1 if only a queue that stands will do, queue.
+PUT = """
+local life = redis.call('GET', KEYS[1])
+if not life then
+  if redis.call('SISMEMBER', KEYS[2], ARGV[3]) == 1 then
+    for k = 5, #KEYS do redis.call('DEL', KEYS[k]) end
+    return 0
+  end
+  if ARGV[2] == '1' then
+    local stands = redis.call('EXISTS', KEYS[3])
+    for k = 5, #KEYS do stands = stands + redis.call('EXISTS', KEYS[k]) end
+    if stands == 0 then return 0 end
+  end
+end
+redis.call('LPUSH', KEYS[4], ARGV[1])
+if life and life ~= '0' then redis.call('PEXPIRE', KEYS[4], life) end
+return 1
+"""
+
+#: Keeps a message for later. KEYS: delayed. ARGV: packed message, delay in ms.
+DELAY = """
+local time = redis.call('TIME')
+redis.call('ZADD', KEYS[1], time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[2]), ARGV[1])
+"""

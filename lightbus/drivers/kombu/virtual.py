@@ -1,0 +1,215 @@
+"""Brokers without AMQP: Redis, the embedded SQLite broker, and every other kombu transport.
+
+Publishing happens in the calling thread under a lock, and the write is the confirm, so the future is done when it is
+returned. Consumers (`virtual_consumer`) have a connection and a thread each. What differs between brokers is a
+`session`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import TypeVar
+
+from ...core.errors import BrokerUnreachable, ConfigError, ConnectionLost, TransportError
+from ...core.message import Route, Wire
+from ...core.outcome import REPEAT_HEADER
+from ...core.topology import Queue, Topology
+from ...ports import Capabilities, Delivery
+from .backoff import Backoff
+from .session import Session, SessionKind
+from .virtual_consumer import VirtualConsumer
+
+logger = logging.getLogger("lightbus.virtual")
+
+PUBLISH_TIMEOUT_SECONDS = 10.0
+_TIMEOUT_OPTION = "publish_timeout_seconds"
+
+T = TypeVar("T")
+
+
+def open_virtual(url: str, options: Mapping[str, object]) -> VirtualTransport:
+    """The transport for a URL of Redis, SQLite or any kombu transport without AMQP.
+
+    Args:
+        options: kombu's transport options, and `publish_timeout_seconds`: how long a publish tries to reach a broker
+            that is away (10).
+
+    Raises:
+        ConfigError: the options are wrong.
+    """
+    scheme = url.partition("://")[0]
+    timeout = options.get(_TIMEOUT_OPTION, PUBLISH_TIMEOUT_SECONDS)
+    if not isinstance(timeout, int | float) or timeout <= 0:
+        raise ConfigError(f"transport option {_TIMEOUT_OPTION!r} is a number of seconds above 0, got {timeout!r}")
+    left = {key: value for key, value in options.items() if key != _TIMEOUT_OPTION}
+    kind: SessionKind
+    if scheme.partition("+")[0] in ("redis", "rediss", "sentinel"):
+        from .redis import RedisKind
+
+        kind = RedisKind(url, left)
+    else:
+        from .channel_session import ChannelKind
+
+        kind = ChannelKind(url, left)
+    return VirtualTransport(kind, publish_timeout_seconds=float(timeout))
+
+
+class VirtualTransport:
+    """See `ports.Transport`."""
+
+    def __init__(self, kind: SessionKind, *, publish_timeout_seconds: float = PUBLISH_TIMEOUT_SECONDS) -> None:
+        self._kind = kind
+        self._publish_timeout_seconds = publish_timeout_seconds
+        self._lock = threading.RLock()  # held while the session is used
+        self._session: Session | None = None
+        self._pid = os.getpid()
+        self._topology = Topology()
+        self._consumers: list[VirtualConsumer] = []
+        self._closed = False
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._kind.capabilities
+
+    def declare(self, topology: Topology) -> None:
+        with self._lock:
+            self._with_session(lambda session: session.declare(_without_exclusive(topology)))
+            self._topology += topology
+
+    def publish(self, wire: Wire, route: Route, *, delay_seconds: float = 0.0, mandatory: bool = False) -> Future[None]:
+        if delay_seconds > 0 and route.exchange:
+            raise ValueError(f"only a message straight to a queue can be delayed, not one to {route.exchange!r}")
+        future: Future[None] = Future()
+        try:
+            with self._lock:
+                self._publish(wire, route, delay_seconds, mandatory)
+        except TransportError as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+        return future
+
+    def _publish(self, wire: Wire, route: Route, delay_seconds: float, mandatory: bool) -> None:
+        """Raises what the last try raised, when the broker did not come back in time."""
+        backoff = Backoff()
+        deadline = time.monotonic() + self._publish_timeout_seconds
+        while True:
+            try:
+                self._with_session(partial(_publish_on, wire, route, delay_seconds, mandatory))
+                return
+            except (ConnectionLost, BrokerUnreachable) as error:
+                pause_seconds = backoff.next_seconds()
+                if self._closed or time.monotonic() + pause_seconds >= deadline:
+                    raise
+                if isinstance(error, ConnectionLost):  # it was perhaps written before the connection broke
+                    wire = dataclasses.replace(wire, headers={**wire.headers, REPEAT_HEADER: 1})
+                time.sleep(pause_seconds)
+
+    def consume(
+        self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int
+    ) -> VirtualConsumer:
+        if self._closed:
+            raise ConnectionLost("this transport is closed")
+        if prefetch < 1:
+            raise ValueError(f"prefetch must be 1 or more, got {prefetch}")
+        names = {queue.name for queue in queues}
+        consumer = VirtualConsumer(
+            self._kind, queues, on_delivery, prefetch, partial(self._declare_on, names), self._forget
+        )
+        consumer.start()
+        with self._lock:
+            self._consumers = [*(one for one in self._consumers if not one.closed), consumer]
+        return consumer
+
+    def get(self, queue: str) -> Delivery | None:
+        with self._lock:
+            taken = self._with_session(lambda session: session.get(queue))
+            if taken is None:
+                return None
+            assert self._session is not None
+            settle = partial(self._settle, self._session, taken.tag)
+        return Delivery(taken.wire, queue, taken.redelivered, settle)
+
+    def _settle(self, session: Session, tag: str, done: bool) -> None:
+        with self._lock:
+            if self._session is session:  # else the broker gives the message to somebody again
+                self._with_session(lambda s: s.exchange([tag] if done else [], [] if done else [tag], 0))
+
+    def message_count(self, queue: str) -> int | None:
+        with self._lock:
+            return self._with_session(lambda session: session.count(queue))
+
+    def delete(self, queue: str) -> None:
+        with self._lock:
+            self._with_session(lambda session: session.delete(queue))
+            self._forget([queue])
+
+    def close(self) -> None:
+        self._closed = True
+        with self._lock:
+            consumers, self._consumers = self._consumers, []
+        for consumer in consumers:
+            consumer.close()
+        with self._lock:
+            self._drop_session()
+
+    def _with_session(self, act: Callable[[Session], T]) -> T:
+        """Called with the lock held. A connection that broke is dropped, and the error raised."""
+        if self._closed:
+            raise ConnectionLost("this transport is closed")
+        if self._pid != os.getpid():
+            # After a fork the socket is the parent's: leave it alone.
+            self._session, self._pid = None, os.getpid()
+        if self._session is None:
+            session = self._kind.open()
+            try:
+                session.declare(_without_exclusive(self._topology))
+            except TransportError:
+                session.close(hand_back=False)
+                raise
+            self._session = session
+        try:
+            return act(self._session)
+        except (ConnectionLost, BrokerUnreachable):
+            self._drop_session()
+            raise
+
+    def _drop_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None and self._pid == os.getpid():
+            session.close()
+
+    def _declare_on(self, consumed: Collection[str], session: Session) -> None:
+        """For consumers: make what stands stand on a new connection too, with the exclusive queues that are its own."""
+        session.declare(_without_exclusive(self._topology, consumed))
+
+    def _forget(self, names: Sequence[str]) -> None:
+        """Queues that are gone must not come back with the next connection."""
+        with self._lock:
+            topology = self._topology
+            self._topology = Topology(
+                topology.exchanges,
+                tuple(queue for queue in topology.queues if queue.name not in names),
+                tuple(binding for binding in topology.bindings if binding.queue not in names),
+            )
+
+
+def _publish_on(wire: Wire, route: Route, delay_seconds: float, mandatory: bool, session: Session) -> None:
+    session.publish(wire, route, delay_seconds, mandatory)
+
+
+def _without_exclusive(topology: Topology, own: Collection[str] = ()) -> Topology:
+    """Exclusive queues belong to the connection that declares them, which has to be the one that consumes: `own`."""
+    others = {queue.name for queue in topology.queues if queue.exclusive and queue.name not in own}
+    return Topology(
+        topology.exchanges,
+        tuple(queue for queue in topology.queues if queue.name not in others),
+        tuple(binding for binding in topology.bindings if binding.queue not in others),
+    )
