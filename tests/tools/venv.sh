@@ -2,6 +2,7 @@
 # Usage: venv.sh FOLDER EXTRA
 # Builds the virtual environment FOLDER with this project, editable, and its extra EXTRA.
 # FOLDER/ready is written last, so a build that was interrupted is done again.
+# PYTHON=/path/to/python in the environment chooses the interpreter; else the newest up to 3.13 is taken.
 # On Debian as root, a missing venv module is installed; otherwise one sentence says what to do.
 set -eu
 
@@ -9,7 +10,7 @@ folder=$1
 extra=$2
 
 find_python() {
-    for name in python3.13 python3.12 python3.11 python3.10 python3; do
+    for name in ${PYTHON:-python3.13 python3.12 python3.11 python3.10 python3}; do
         # Asked for its version, because a name on the PATH may be a shim with nothing behind it.
         path=$("$name" -c 'import sys; sys.version_info >= (3, 10) and print(sys.executable)' 2>/dev/null) || continue
         [ -n "$path" ] || continue
@@ -37,7 +38,7 @@ install_venv() {
 first=
 if ! find_python; then
     if [ -z "$first" ]; then
-        echo "Lightbus needs Python 3.10 or newer, and none of python3.13, python3.12, python3.11, python3.10, python3 on the PATH is one." >&2
+        echo "Lightbus needs Python 3.10 or newer, and none of these is one: ${PYTHON:-python3.13 python3.12 python3.11 python3.10 python3}." >&2
         exit 1
     fi
     if ! install_venv; then
