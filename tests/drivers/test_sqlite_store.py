@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -123,6 +125,19 @@ def test_many_processes_create_and_fill_one_file_and_none_sees_it_locked(process
     store = Store(str(tmp_path / "new" / "bus.db"), quiet)
     assert store.count("q") == (1500, 0)
     store.close()
+
+
+def test_opening_the_file_again_keeps_the_locks_of_those_who_have_it_open(store: Store, path: str) -> None:
+    """Without them, the last process to close the file would think itself alone, and remove the log under the others."""
+    put(store, b"1")
+    Store(path, quiet).database.open()
+    for _ in range(2):  # the first may write the log back into the file, the second finds the log gone
+        code = f"import sqlite3; c = sqlite3.connect({path!r}); c.execute('SELECT count(*) FROM messages'); c.close()"
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+    assert os.path.exists(path + "-wal")
+    put(store, b"2")
+    assert store.database.read("PRAGMA integrity_check") == [("ok",)]
 
 
 def test_threads_of_one_process_share_a_store(store: Store) -> None:
