@@ -48,6 +48,8 @@ class AmqpConsumer:
         self._queues = queues
         self._on_delivery = on_delivery
         self._prefetch = prefetch
+        # Half of the prefetch at most, so that the broker sends more while the other half is handled.
+        self._batch = max(1, min(SETTLE_BATCH, prefetch // 2))
         self._window = AckWindow()
         self._generation = 0  # counts connections: a settlement for an older one is void
         self._settlements: deque[tuple[int, int, bool]] = deque()
@@ -126,7 +128,7 @@ class AmqpConsumer:
         now = time.monotonic()
         self._oldest_settlement = self._oldest_settlement or now
         left_seconds = self._oldest_settlement + SETTLE_LINGER_SECONDS - now
-        if left_seconds > 0 and len(self._settlements) < SETTLE_BATCH:
+        if left_seconds > 0 and len(self._settlements) < self._batch:
             return left_seconds
         self._carry_out_settlements()
         return 1.0
@@ -153,7 +155,7 @@ class AmqpConsumer:
         """From any thread."""
         self._settlements.append((generation, tag, ack))
         waiting = len(self._settlements)
-        if waiting == 1 or waiting == SETTLE_BATCH:
+        if waiting == 1 or waiting == self._batch:
             self._link.wake()
 
     def _carry_out_settlements(self) -> None:
