@@ -80,7 +80,7 @@ def test_a_stock_celery_app_runs_on_it(
     assert list(answer.values()) == [{"ok": "pong"}]
     assert later.get(timeout=10) == 7
     assert time.monotonic() - started >= 5
-    assert worker.read_log().count(f"add[{later.id}] succeeded") == 1
+    assert worker.wait_for_log(f"add[{later.id}] succeeded").count(f"add[{later.id}] succeeded") == 1
 
     # A warm shutdown gives back what waits for its time.
     held = producer.send_task("add", (1, 1), countdown=600)

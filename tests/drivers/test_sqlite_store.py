@@ -128,7 +128,7 @@ def test_many_processes_create_and_fill_one_file_and_none_sees_it_locked(process
 
 
 def test_opening_the_file_again_keeps_the_locks_of_those_who_have_it_open(store: Store, path: str) -> None:
-    """Without them, the last process to close the file would think itself alone, and remove the log under the others."""
+    """Without them, another process that closes the file thinks itself the last, and removes the log under us."""
     put(store, b"1")
     Store(path, quiet).database.open()
     for _ in range(2):  # the first may write the log back into the file, the second finds the log gone

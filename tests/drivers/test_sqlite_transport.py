@@ -261,6 +261,21 @@ def test_many_are_acknowledged_in_one_go_and_from_any_thread(connect: Callable[.
     assert queue(connection.default_channel).delete() == 0
 
 
+def test_settling_in_another_thread_lets_a_waiting_consumer_take_more(connect: Callable[..., Connection]) -> None:
+    connection = connect()
+    queue = declare(connection, "q")
+    send(connection, "q", *range(20))
+    inbox = Inbox(connect(), queue, prefetch=1)
+    started = time.monotonic()
+
+    for number in range(20):
+        (message,) = inbox.receive(1)
+        assert message.decode() == number
+        threading.Timer(0.02, message.ack).start()
+
+    assert time.monotonic() - started < 5  # looking once per second would take 20
+
+
 def test_cancelling_gives_back_what_was_not_handed_out_as_untouched(connect: Callable[..., Connection]) -> None:
     connection = connect()
     queue = declare(connection, "q")

@@ -61,6 +61,7 @@ class Channel(base.StdChannel):
         self._queues: deque[str] = deque()  # rotated, so that a busy queue does not starve the others
         self._buffer: deque[Leased] = deque()
         self._unacked: dict[int, int] = {}  # delivery tag: message id
+        self._full = False  # the prefetch stopped `fill`: settling must end the wait for messages
 
     # -- topology
 
@@ -215,6 +216,7 @@ class Channel(base.StdChannel):
     def basic_qos(self, prefetch_size: int = 0, prefetch_count: int = 0, apply_global: bool = False) -> None:
         """At most `prefetch_count` unsettled messages on this channel; 0 for no limit."""
         self.prefetch_count = prefetch_count
+        self._make_room()
 
     def basic_consume(
         self,
@@ -276,7 +278,9 @@ class Channel(base.StdChannel):
         """Take waiting messages, as many as the prefetch leaves room for."""
         room = MAX_BATCH
         if self.prefetch_count:
+            self._full = True  # before counting: whoever settles after it sees this
             room = min(room, self.prefetch_count - len(self._unacked) - len(self._buffer))
+            self._full = room <= 0
         if room > 0 and self._queues:
             self._queues.rotate(-1)
             self._buffer.extend(self._store.lease(session, list(self._queues), room))
@@ -347,7 +351,15 @@ class Channel(base.StdChannel):
         self._give_back(list(self._unacked), unseen=False)
 
     def _settle(self, tags: Iterable[int]) -> list[int]:
-        return [id_ for id_ in (self._unacked.pop(tag, None) for tag in tags) if id_ is not None]
+        ids = [id_ for id_ in (self._unacked.pop(tag, None) for tag in tags) if id_ is not None]
+        self._make_room()
+        return ids
+
+    def _make_room(self) -> None:
+        """Another thread may be waiting, and it stopped taking messages because of the prefetch."""
+        if self._full:
+            self._full = False
+            self._transport.look_again()
 
     def _give_back(self, tags: Iterable[int], *, unseen: bool) -> None:
         ids = self._settle(tags)

@@ -55,7 +55,7 @@ def to_message(leased: Leased, channel: object, delivery_tag: int, consumer_tag:
         "routing_key": routing_key,
         "queue": leased.queue,
     }
-    return Message(  # type: ignore[no-untyped-call]
+    return Message(
         body=leased.body,
         channel=channel,
         delivery_tag=delivery_tag,

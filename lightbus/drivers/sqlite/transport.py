@@ -57,7 +57,7 @@ class Transport(base.Transport):
         self._lost = threading.Event()
         self._interrupted = threading.Event()
         self._waker = Waker()
-        self._waiter = Waiter()
+        self._waiter: Waiter | None = None
         self._keeper: Keeper | None = None
         self._store = Store(self.path, self._waker)
 
@@ -77,6 +77,7 @@ class Transport(base.Transport):
             OSError, sqlite3.OperationalError: it cannot be opened.
         """
         self._store.database.open()
+        self._waiter = Waiter()
         return self
 
     def verify_connection(self, connection: object) -> bool:
@@ -93,7 +94,9 @@ class Transport(base.Transport):
         if session is not None:
             self._store.sessions.end(session)
         self._session = None
-        self._waiter.close(unlink=ours)
+        if self._waiter is not None:
+            self._waiter.close(unlink=ours)
+            self._waiter = None
         self._waker.close()
         self._store.close()
 
@@ -128,14 +131,14 @@ class Transport(base.Transport):
 
     def _start_session(self) -> str:
         session = new_session_id()
-        self._waiter.bind(self.path, session)
+        lost, waiter = self._lost, self._connected()
+        waiter.bind(self.path, session)
         sessions = self._store.sessions
         sessions.sweep()
-        if self._waiter.path is not None:
-            remove_stale_sockets(os.path.dirname(self._waiter.path), sessions.live_sockets())
+        if waiter.path is not None:
+            remove_stale_sockets(os.path.dirname(waiter.path), sessions.live_sockets())
         lease_until = time.monotonic() + self._lease_seconds
-        sessions.start(self._lease_seconds, self._waiter.path, session)
-        lost, waiter = self._lost, self._waiter
+        sessions.start(self._lease_seconds, waiter.path, session)
 
         def on_lost() -> None:
             lost.set()
@@ -147,6 +150,11 @@ class Transport(base.Transport):
         weakref.finalize(self, self._keeper.abandon).atexit = False
         self._keeper.start()
         return session
+
+    def _connected(self) -> Waiter:
+        if self._waiter is None:
+            raise amqp.RecoverableConnectionError("this connection is closed: connect again")
+        return self._waiter
 
     def _check_usable(self) -> None:
         if self._pid != os.getpid():
@@ -188,12 +196,13 @@ class Transport(base.Transport):
             amqp.RecoverableConnectionError: the session was lost.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        waiter = self._connected()
         while True:
             self._check_usable()
             if self._interrupted.is_set():
                 self._interrupted.clear()
                 raise TimeoutError("drain_events was interrupted by wake()")
-            wait_seconds = self._deliver_one()
+            wait_seconds = self._deliver_one(waiter)
             if wait_seconds is None:
                 return
             if deadline is not None:
@@ -202,24 +211,30 @@ class Transport(base.Transport):
                     raise TimeoutError(f"no message within {timeout} s")
                 wait_seconds = min(wait_seconds, remaining)
             if not self._interrupted.is_set() and not self._lost.is_set():  # set while `_deliver_one` ate the nudge
-                self._waiter.wait(wait_seconds)
+                waiter.wait(wait_seconds)
 
     def wake(self) -> None:
         """Make `drain_events` raise TimeoutError at once: the one under way, or else the next. From any thread."""
         self._interrupted.set()
-        self._waiter.nudge()
+        self.look_again()
 
-    def _deliver_one(self) -> float | None:
+    def look_again(self) -> None:
+        """Let a waiting `drain_events` look for messages: something changed on this side. From any thread."""
+        waiter = self._waiter
+        if waiter is not None:
+            waiter.nudge()
+
+    def _deliver_one(self, waiter: Waiter) -> float | None:
         """None when a message was delivered, else for how long nothing is expected, in seconds."""
         session = self._session
         consuming = [channel for channel in self._channels if channel.consuming]
         if session is None or not consuming:
-            self._waiter.clear()
+            waiter.clear()
             return LOOK_AGAIN_SECONDS
         self._check_lease(session)
         if self._deliver_from(consuming, session):
             return None
-        self._waiter.clear()
+        waiter.clear()
         due_seconds = self._store.promote()
         for channel in consuming:
             try:
@@ -229,7 +244,7 @@ class Transport(base.Transport):
                 self._check_usable()
         if self._deliver_from(consuming, session):
             return None
-        longest = LOOK_AGAIN_SECONDS if self._waiter.path is not None else LOOK_AGAIN_UNWOKEN_SECONDS
+        longest = LOOK_AGAIN_SECONDS if waiter.path is not None else LOOK_AGAIN_UNWOKEN_SECONDS
         return longest if due_seconds is None else min(longest, due_seconds + 0.001)
 
     def _deliver_from(self, channels: list[Channel], session: str) -> bool:

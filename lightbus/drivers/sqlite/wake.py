@@ -25,17 +25,24 @@ class Waker:
     """Sends the wake-ups. Never blocks, never fails; may cross a fork."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
+        self._socket: socket.socket | None = None
+        self._closed = False
 
     def __call__(self, socket_paths: Iterable[str]) -> None:
         for path in socket_paths:
+            if self._closed:
+                return
+            if self._socket is None:
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                self._socket.setblocking(False)
             # Full: it has been woken and is about to look. Refused or gone: its process died, its lease will end.
             with suppress(OSError):
                 self._socket.sendto(b"w", path)
 
     def close(self) -> None:
-        self._socket.close()
+        self._closed = True
+        if self._socket is not None:
+            self._socket.close()
 
 
 class Waiter:
