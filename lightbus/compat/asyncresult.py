@@ -13,7 +13,7 @@ from .results import ResultDocument
 if TYPE_CHECKING:
     from .app import TaskApp
 
-_LONGEST_WAIT_SECONDS = 60.0  #: between two looks at a result that nothing announced
+_FIRST_WAIT_SECONDS = 0.05
 
 
 class AsyncResult:
@@ -84,7 +84,7 @@ class AsyncResult:
         Args:
             timeout: seconds; None waits as long as it takes.
             propagate: raise the task's exception; False returns it.
-            interval: unused, as results announce themselves; kept because Celery has it.
+            interval: seconds between two looks at a result whose announcement was missed.
 
         Raises:
             TimeoutError: there is no result yet.
@@ -100,7 +100,7 @@ class AsyncResult:
                 f"get() of {self.id!r} inside the task {request.task!r}: tasks that wait for tasks can block every"
                 " worker. Chain them, or pass disable_sync_subtasks=False"
             )
-        document = self._wait(timeout)
+        document = self._wait(timeout, interval)
         if document.status not in states.PROPAGATE_STATES:
             return document.result
         error = document.exception
@@ -136,14 +136,17 @@ class AsyncResult:
             return self._final
         return self._keep(self._app.results.fetch(self.id))
 
-    def _wait(self, timeout: float | None) -> ResultDocument:
+    def _wait(self, timeout: float | None, interval: float) -> ResultDocument:
         deadline = None if timeout is None else time.monotonic() + timeout
         self._document()
+        # A result stored between the look and the wait is not announced to the wait: look again, soon at first.
+        pause = _FIRST_WAIT_SECONDS
         while self._final is None:
-            left = _LONGEST_WAIT_SECONDS if deadline is None else deadline - time.monotonic()
+            left = pause if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError(f"task {self.id!r} has no result after {timeout} s; its state is {self.state}")
-            self._keep(self._app.results.wait(self.id, timeout_seconds=min(left, _LONGEST_WAIT_SECONDS)))
+            self._keep(self._app.results.wait(self.id, timeout_seconds=min(left, pause)))
+            pause = min(2 * pause, max(interval, _FIRST_WAIT_SECONDS))
         return self._final
 
     def _keep(self, document: ResultDocument | None) -> ResultDocument | None:
