@@ -1,14 +1,27 @@
-"""The one event loop of a process: coroutine handlers run on it, on a thread of its own."""
+"""The seam to asyncio, which is loaded only where a program uses coroutines.
+
+Everything blocking hands out `concurrent.futures.Future`s; a coroutine awaits them through `awaitable`. Coroutine
+handlers of a worker run on one loop on a thread of its own.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Coroutine
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
-    from concurrent.futures import Future
+
+T = TypeVar("T")
+
+
+def awaitable(future: Future[T]) -> Awaitable[T]:
+    """What the running loop can await in place of `future.result()`."""
+    import asyncio
+
+    return asyncio.wrap_future(future)
 
 
 class LoopThread:

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar, cast
 
+from .aio import awaitable
 from .config import resolve_url
 from .core.api import Api, Event, Rpc
 from .core.codec import encode_event
@@ -52,7 +53,7 @@ class Bus:
         dead_letter_queue: str = DEAD_LETTER_QUEUE,
     ) -> None:
         self.name = check_name(name, "the app name")
-        self.dead_letter_queue = check_name(dead_letter_queue, "the dead-letter queue")
+        self.dead_letter_queue: str = check_name(dead_letter_queue, "the dead-letter queue")
         self._url = url
         self._options = options
         self._transport = transport
@@ -88,10 +89,8 @@ class Bus:
 
     async def fire_async(self, event: Event) -> None:
         """`fire` from a coroutine."""
-        import asyncio  # here, so that a program without coroutines does not pay for loading it
-
         wire, route = self._event(event)
-        await asyncio.wrap_future(self.transport.publish(wire, route))
+        await awaitable(self.transport.publish(wire, route))
 
     def on(self, *events: type[Event], name: str = "", retry: RetryPolicy | None = None) -> Callable[[F], F]:
         """Decorate the function that listens to `events`; it gets the event, once per event of this app.
@@ -128,10 +127,8 @@ class Bus:
 
     async def call_async(self, rpc: Rpc[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`call` from a coroutine."""
-        import asyncio  # as in fire_async
-
         answer: Future[Any] = self._rpc_client().start(rpc, dict(kwargs))
-        return cast(R, await asyncio.wrap_future(answer))
+        return cast(R, await awaitable(answer))
 
     # -- for workers and tools ---------------------------------------------------------------------------------------
 

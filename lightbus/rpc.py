@@ -8,10 +8,12 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Awaitable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from .aio import awaitable
 from .core.api import Rpc
 from .core.codec import decode_reply, encode_call
 from .core.errors import (
@@ -102,6 +104,12 @@ class RpcClient:
         sent = self._transport.publish(encode_call(call, now=now), route, mandatory=True)
         sent.add_done_callback(lambda done: self._on_sent(call.origin.id, done))
         return waiting.future
+
+    def start_async(
+        self, rpc: Rpc[Any, Any], arguments: dict[str, object], timeout_seconds: float | None = None
+    ) -> Awaitable[Any]:
+        """See `core.api.Caller.start_async`."""
+        return awaitable(self.start(rpc, arguments, timeout_seconds))
 
     def close(self) -> None:
         """Stop waiting: calls under way end with CallTimeout."""

@@ -27,6 +27,7 @@ MAY_IMPORT = {
 LAYERS = {
     "lightbus": "public",  # lightbus/__init__.py
     "lightbus.version": "core",
+    "lightbus.endpoint": "ports",  # the seam of what a worker serves
     "lightbus.beat": "bus",
     **{f"lightbus.{name}": name for name in ("core", "ports", "drivers", "bus", "testing", "compat", "cli")},
     "lightbus_scheduler": "scheduler",

@@ -63,6 +63,11 @@ class Caller(Protocol):
     def start(self, rpc: Rpc[Any, Any], arguments: dict[str, object], timeout_seconds: float | None) -> Future[Any]:
         """Send the call; the future is the answer, converted to the declared type, or one of the call's errors."""
 
+    def start_async(
+        self, rpc: Rpc[Any, Any], arguments: dict[str, object], timeout_seconds: float | None
+    ) -> Awaitable[Any]:
+        """`start` from a coroutine: the answer is awaited on its loop."""
+
 
 class Api:
     """Base of API contracts; see the head of this module."""
@@ -173,9 +178,7 @@ class BoundRpc(Generic[P, R]):
 
     def aio(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
         """Call from a coroutine."""
-        import asyncio  # here, so that a program without coroutines does not pay for loading it
-
-        return asyncio.wrap_future(self._remote().start(self.rpc, dict(kwargs), self._timeout_seconds))
+        return self._remote().start_async(self.rpc, dict(kwargs), self._timeout_seconds)
 
     def with_options(self, *, timeout_seconds: float) -> BoundRpc[P, R]:
         """The same call with another timeout."""

@@ -9,12 +9,12 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import Protocol
 
-from ..bus import Bus
 from ..core.errors import ConfigError
 from ..core.topology import Queue
 from ..endpoint import Endpoint
-from ..ports import Consumer, Delivery
+from ..ports import Consumer, Delivery, Transport
 from .options import WorkerOptions
 from .settle import Settler
 from .slots import Slots, Work
@@ -24,13 +24,27 @@ logger = logging.getLogger("lightbus.worker")
 SETTLE_SECONDS = 10.0
 
 
+class Served(Protocol):
+    """What a worker needs of an app: `lightbus.Bus` is one."""
+
+    @property
+    def transport(self) -> Transport: ...
+
+    @property
+    def dead_letter_queue(self) -> str: ...
+
+    def endpoints(self) -> Sequence[Endpoint]: ...
+
+    def close(self) -> None: ...
+
+
 class Process:
     """Runs in the calling thread until a signal, `stop()` or the supervisor's end stops it.
 
     Signals are handled only when that is the main thread, the only one that Python lets do so.
     """
 
-    def __init__(self, buses: Sequence[Bus], options: WorkerOptions) -> None:
+    def __init__(self, buses: Sequence[Served], options: WorkerOptions) -> None:
         self._buses = buses
         self._options = options
         self._slots = Slots(options.threads, options.middleware)
@@ -73,7 +87,7 @@ class Process:
         """Stop from any thread or signal handler."""
         os.write(self._stop_writer, b"s")
 
-    def _consume(self, bus: Bus) -> None:
+    def _consume(self, bus: Served) -> None:
         settler = Settler(bus.transport, bus.dead_letter_queue)
         bus.transport.declare(settler.topology())
         self._settlers.append(settler)

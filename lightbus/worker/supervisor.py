@@ -85,6 +85,7 @@ class Supervisor:
         while self._children or (self._restarts and not self._stop_signals):
             if self._stop_signals > signalled:
                 signalled = self._stop_signals
+                logger.info("stopping %d processes; a second signal ends them at once", len(self._children))
                 self._signal_children(signal.SIGTERM if signalled == 1 else signal.SIGKILL)
                 failed = failed or signalled > 1
             pause = max(0.0, min((when for when, _ in self._restarts), default=60.0) - time.monotonic())
