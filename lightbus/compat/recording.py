@@ -6,13 +6,14 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import TransportError
 from . import states
-from .results import ResultDocument, exception_triple, format_traceback
+from .exceptions import EncodeError
+from .results import ResultDocument, exception_triple, format_traceback, safe_repr
 from .signatures import steps_of
 
 if TYPE_CHECKING:
@@ -138,9 +139,13 @@ class Recorder:
             parent_id=request.parent_id,
             extended=self._extended(run) if self._app.settings.result_extended else {},
         )
-        self._app.results.store(
-            document, reply_to=message.reply_to, correlation_id=message.correlation_id or message.id
-        )
+        reply_to, correlation_id = message.reply_to, message.correlation_id or message.id
+        try:
+            self._app.results.store(document, reply_to=reply_to, correlation_id=correlation_id)
+        except EncodeError:
+            if status == states.SUCCESS:
+                raise  # the caller must hear that there is no result
+            self._app.results.store(_reduced(document), reply_to=reply_to, correlation_id=correlation_id)
 
     def _extended(self, run: Run) -> dict[str, Any]:
         request, message = run.request, run.message
@@ -160,3 +165,11 @@ class Recorder:
 
     def _now(self) -> str:
         return datetime.fromtimestamp(time.time(), self._app.settings.zone).isoformat()
+
+
+def _reduced(document: ResultDocument) -> ResultDocument:
+    """What is left of a document that is too large: the state, and of an exception its class and a line of text."""
+    result = document.result
+    if isinstance(result, dict) and "exc_message" in result:
+        result = {**result, "exc_message": [safe_repr(result["exc_message"], 300)]}
+    return replace(document, result=result, traceback=None, children=(), extended={})

@@ -15,7 +15,7 @@ from lightbus.compat.protocol import TaskMessage, decode_task, encode_task
 from lightbus.compat.results import ResultDocument, decode_result
 from lightbus.core.errors import MessageError
 from lightbus.core.message import Route, Wire
-from lightbus.core.outcome import Ack, DeadLetter, Forward, Outcome, Received, Requeue, Retry, copy_for
+from lightbus.core.outcome import DeadLetter, Forward, Outcome, Received, Requeue, Retry, copy_for
 from lightbus.core.topology import Queue, Topology
 from lightbus.drivers.memory import MemoryTransport
 from lightbus.drivers.memory_results import MemoryResults
@@ -93,7 +93,7 @@ class Bench:
         publish = self.transport.publish
 
         def watched(wire: Wire, route: Route, *, delay_seconds: float = 0.0, mandatory: bool = False) -> Any:
-            if "task" in wire.headers:
+            if "task" in wire.headers and wire.content_type == "application/json":
                 self.published.append((route, decode_task(wire), delay_seconds))
             return publish(wire, route, delay_seconds=delay_seconds, mandatory=mandatory)
 
@@ -135,4 +135,3 @@ def golden_wire(recorded: dict[str, Any]) -> Wire:
     )
 
 
-__all__ = ["DEAD", "Ack", "Bench", "golden", "golden_wire", "handle"]
