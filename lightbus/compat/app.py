@@ -177,6 +177,7 @@ class TaskApp:
             self.declare(queue)
             self.publish_to(Route("", task_queue_name(queue)), message, delay_seconds=sending.delay_seconds)
         elif sending.route is not None:
+            self._declare_for_route(sending.route)
             self.publish_to(sending.route, message)
         else:
             self.publish_to(self.declare_for_celery(queue), message)
@@ -211,6 +212,14 @@ class TaskApp:
             if (queue.exchange or queue.name, queue.routing_key or queue.name) == (route.exchange, route.routing_key):
                 return queue.name
         return "" if route.exchange else route.routing_key
+
+    def _declare_for_route(self, route: Route) -> None:
+        """Make stand what the settings know behind an exchange that a caller named."""
+        for queue in self.settings.celery_queues:
+            if (queue.exchange or queue.name) == route.exchange:
+                self.declare_for_celery(queue.name)
+        if not route.exchange:
+            self.declare_for_celery(route.routing_key)
 
     def _declare(self, queue: str, topology: Callable[[], Topology]) -> None:
         if queue not in self._declared:

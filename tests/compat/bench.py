@@ -133,5 +133,3 @@ def golden_wire(recorded: dict[str, Any]) -> Wire:
     return wire_of(
         body, recorded["content_type"], recorded["content_encoding"], recorded["headers"], recorded["properties"]
     )
-
-
