@@ -9,17 +9,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from ...core.errors import ConnectionLost, TopologyMismatch, TransportError
-from ...core.message import Route, Wire
 from ...core.topology import Queue, Topology
 from ...ports import Capabilities, Consumer, Delivery
 from .amqp_consumer import AmqpConsumer
-from .amqp_declare import declare_ladder, declare_topology, delayed_route, split_options, takes_delays
+from .amqp_declare import declare_ladder, declare_topology, split_options, takes_delays
 from .amqp_errors import CHANNEL_ERRORS, CONNECTION_ERRORS
 from .amqp_publisher import AmqpPublisher
 from .amqp_wire import wire_of
@@ -47,6 +45,7 @@ class AmqpTransport:
         self._url = url
         self._options, self._delay_queue_type = split_options(options)
         self._publisher = AmqpPublisher(url, self._options)
+        self.publish = self._publisher.publish  # bound and not wrapped: the way of a message is short
         self._topology = Topology()
         self._consumers: list[AmqpConsumer] = []
         self._lock = threading.RLock()
@@ -65,15 +64,6 @@ class AmqpTransport:
             bindings = tuple(b for b in topology.bindings if b.queue not in exclusive)
             declare_topology(channel, shared + Topology(bindings=bindings))
             self._topology += topology
-
-    def publish(self, wire: Wire, route: Route, *, delay_seconds: float = 0.0, mandatory: bool = False) -> Future[None]:
-        """See `ports.Transport.publish`."""
-        if delay_seconds > 0:
-            if route.exchange:
-                raise ValueError(f"a delayed message needs the default exchange, got {route.exchange!r}")
-            route = delayed_route(route.routing_key, delay_seconds)
-            mandatory = False  # the ladder takes it in any case
-        return self._publisher.publish(wire, route, mandatory=mandatory)
 
     def consume(self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int) -> Consumer:
         """See `ports.Transport.consume`."""

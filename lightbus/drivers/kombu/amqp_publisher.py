@@ -19,6 +19,7 @@ from typing import Any
 from ...core.errors import AccessRefused, ConnectionLost, NotConfirmed, TransportError, Unroutable
 from ...core.message import Route, Wire
 from ...core.outcome import REPEAT_HEADER
+from .amqp_declare import delayed_route
 from .amqp_errors import CONNECTION_ERRORS, publish_error
 from .amqp_wire import message_of
 from .link import Link
@@ -66,7 +67,12 @@ class AmqpPublisher:
         self._idle = threading.Condition(self._lock)
 
     def publish(self, wire: Wire, route: Route, *, delay_seconds: float = 0.0, mandatory: bool = False) -> Future[None]:
-        """See `ports.Transport.publish`; delays are the caller's business, and have been turned into a route."""
+        """See `ports.Transport.publish`."""
+        if delay_seconds > 0:
+            if route.exchange:
+                raise ValueError(f"a delayed message needs the default exchange, got {route.exchange!r}")
+            route = delayed_route(route.routing_key, delay_seconds)
+            mandatory = False  # the ladder takes it in any case
         publication = _Publication(wire, route, mandatory)
         if self._pid != os.getpid():
             self._reset()  # after a fork: the parent's socket and thread are not ours
