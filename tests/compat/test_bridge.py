@@ -55,7 +55,19 @@ class Project:
         return make_app(self.described(**what))
 
     def worker(self, *arguments: str, pool: str = "solo", **what: Any) -> Process:
-        command = ["-m", "celery", "-A", "tests.compat.bridge_project:app", "worker", "-P", pool, "-c", "2", "-l", "INFO"]
+        command = [
+            "-m",
+            "celery",
+            "-A",
+            "tests.compat.bridge_project:app",
+            "worker",
+            "-P",
+            pool,
+            "-c",
+            "2",
+            "-l",
+            "INFO",
+        ]
         process = self.processes.start(
             "python", *command, *arguments, name="celery", environment={"PROJECT": json.dumps(self.described(**what))}
         )
@@ -144,8 +156,12 @@ def test_everything_sent_before_the_move_reaches_lightbus_once_and_unharmed(proj
     assert old_worker.stop() == 0
     results = [before.send_task(NAME, (n, "plain")) for n in range(5)]
     results += [before.send_task(NAME, (n,), countdown=3600, expires=7200, priority=3) for n in range(5)]
-    results += [before.send_task(NAME, (n,), compression="gzip", shadow="other", headers={"mine": "x"}) for n in range(2)]
-    results.append(before.send_task(NAME, (1,), link=before.signature("a"), link_error=before.signature("b"), reply_to="r"))
+    results += [
+        before.send_task(NAME, (n,), compression="gzip", shadow="other", headers={"mine": "x"}) for n in range(2)
+    ]
+    results.append(
+        before.send_task(NAME, (1,), link=before.signature("a"), link_error=before.signature("b"), reply_to="r")
+    )
     sent = list(project.sent)
 
     new_worker = project.worker(bridge=True, moved=[NAME])

@@ -1,0 +1,95 @@
+"""What is loaded inside the old Celery app while tasks move to Lightbus. The only package that imports celery.
+
+`install(app)` is one line after `app = Celery(...)`, and does nothing to tasks that have not moved. For those that did,
+
+- producers publish to `lightbus.Q`, where Q is the queue that Celery's own router chose: `.delay` and `send_task`,
+  beat, and the steps of chains, groups and chords that workers publish;
+- Celery workers hand over what still reaches them (sent before the move, held with an ETA, sent by old code) and never
+  discard it: a consumer step answers each message of a moved or unknown task with `forward`, before Celery decodes it
+  or looks at ETA, expiry, revokes and rate limits. Celery itself acknowledges an unknown task and stores FAILURE.
+
+Messages are published on a connection of Celery's own making (its TLS, failover and transport options), with confirms
+where the broker has them, and acknowledged afterwards: a crash in between doubles a message and never loses it. It is
+a plain connection without a thread, because the process that forwards is the one that forks Celery's pool.
+
+What a message becomes is decided in `forwarding`; what Lightbus does with it is the business of `compat.endpoint`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+from functools import partial
+
+from celery import Celery
+
+from ..app import default_app
+from ..settings import Settings
+from .bridge import bridge_of, described
+from .producers import keep_stubs, route_through
+from .workers import ForwardStep, forward_strategy
+
+__all__ = ["forward_strategy", "forwarded", "install", "settings_from"]
+
+#: Celery's settings that `Settings` understands by the same name and that are plain values.
+_PLAIN_SETTINGS = (
+    "accept_content", "enable_utc", "result_expires", "result_failure_expires", "result_extended", "result_serializer",
+    "task_serializer", "task_default_queue", "task_queue_max_priority", "task_default_priority", "task_ignore_result",
+    "task_store_errors_even_if_ignored", "task_always_eager", "task_eager_propagates", "task_acks_late",
+    "task_acks_on_failure_or_timeout", "task_track_started", "task_time_limit", "task_soft_time_limit",
+    "task_inherit_parent_priority",
+)  # fmt: skip
+
+
+def install(celery_app: Celery, *, moved: Iterable[str] = ()) -> None:
+    """Let the tasks of `celery_app` move to Lightbus. Call it right after `app = Celery(...)`; again is harmless.
+
+    Reads no configuration, so that `config_from_object` may come after it.
+
+    Args:
+        moved: names of tasks that Lightbus serves, besides those that this process imports from `lightbus.compat` and
+            those in the Celery setting `lightbus_moved`. Needed for a task whose module the Celery side does not
+            import, and for one that is still written for Celery and run by `lightbus worker -A`.
+    """
+    bridge = bridge_of(celery_app)
+    bridge.moved.update([moved] if isinstance(moved, str) else moved)
+    if bridge.installed:
+        return
+    bridge.installed = True
+    route_through(celery_app)
+    celery_app.steps["consumer"].add(ForwardStep)
+    keep_stubs(celery_app, bridge)
+    default_app().configure_later(partial(settings_from, celery_app))
+
+
+def settings_from(celery_app: Celery) -> Settings:
+    """What `lightbus.compat` needs to know of a Celery app; reads its configuration.
+
+    Raises:
+        ConfigError: a setting has a value that Lightbus cannot work with, for example a pickle serializer.
+    """
+    conf, bridge = celery_app.conf, bridge_of(celery_app)
+    values = {name: conf[name] for name in _PLAIN_SETTINGS if name in conf}
+    timezone = conf.timezone
+    connection = celery_app.connection_for_write()
+    return dataclasses.replace(
+        Settings.from_mapping(values),
+        broker_url=conf.broker_write_url or connection.as_uri(include_password=True),
+        result_backend=conf.result_backend or None,
+        timezone=None if timezone is None else str(timezone),
+        # The type of queues that Celery creates as needed; the default queue is among `celery_queues`.
+        default_queue_type=conf.get("task_create_missing_queue_type") or "classic",
+        celery_queues=tuple(described(celery_app.amqp.queues[name]) for name in sorted(bridge.configured_queues())),
+        queue_of=bridge.celery_queue_of,
+        moved=frozenset(bridge.moved_names()),
+        celery_serves_others=True,
+    )
+
+
+def forwarded(celery_app: Celery) -> Counter[tuple[str, str]]:
+    """How many messages this process handed to Lightbus, by task name and origin (`gen<pid>@<host>` of the sender).
+
+    An origin that stays says where old code still runs.
+    """
+    return Counter(bridge_of(celery_app).counts)
