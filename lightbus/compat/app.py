@@ -171,8 +171,9 @@ class TaskApp:
         message = sending.message
         queue = sending.queue or self._queue_of(sending.route) or self.settings.route(message.task, options or {})
         if self.serves(message.task):
-            # A delayed message waits in the broker, where its expiry would run off too: the header alone decides.
-            if sending.delay_seconds > 0:
+            # The header `expires` decides, in the worker, which stores REVOKED. A broker that dropped the message would
+            # leave the caller waiting, and while a delayed message waits in the broker its expiry would run off.
+            if sending.delay_seconds > 0 or not message.ignore_result:
                 message = replace(message, expiration_seconds=None)
             self.declare(queue)
             self.publish_to(Route("", task_queue_name(queue)), message, delay_seconds=sending.delay_seconds)

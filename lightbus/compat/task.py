@@ -252,7 +252,7 @@ class Task:
             self.name, signature.args, signature.kwargs, signature.options,
             task_id=str(request.id), now=time.time(), zone=app.settings.zone,
         )  # fmt: skip
-        message = replace(sending.message, expiration_seconds=None) if sending.delay_seconds > 0 else sending.message
+        message = replace(sending.message, expiration_seconds=None)  # the header `expires` decides, in the worker
         try:
             if sending.queue and sending.queue != (request.delivery_info or {}).get("routing_key"):
                 app.publish(sending)  # the caller asked for another queue

@@ -199,6 +199,14 @@ def test_a_countdown_is_an_eta_and_a_delay_in_the_broker(bench: Bench) -> None:
     assert message.expiration_seconds is None  # it would run off while the message waits
 
 
+def test_the_broker_may_drop_an_expired_message_only_where_nobody_waits_for_its_result(bench: Bench) -> None:
+    added(bench).apply_async((1,), expires=60)
+    added(bench).apply_async((1,), expires=60, ignore_result=True)
+
+    assert bench.published[0][1].expiration_seconds is None
+    assert bench.published[1][1].expiration_seconds == pytest.approx(60, abs=5)
+
+
 def test_an_eta_without_an_offset_is_in_the_apps_zone() -> None:
     bench = Bench(timezone="Asia/Tokyo")
     bench.task(name="t")(lambda: None)
