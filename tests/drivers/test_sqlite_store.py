@@ -127,6 +127,34 @@ def test_many_processes_create_and_fill_one_file_and_none_sees_it_locked(process
     store.close()
 
 
+def test_many_processes_may_create_the_file_at_the_same_moment(tmp_path: Path) -> None:
+    for attempt in range(20):
+        path = str(tmp_path / str(attempt) / "bus.db")
+        start = time.monotonic() + 0.03
+
+        def create(path: str, start: float) -> None:
+            code = 1
+            try:
+                while time.monotonic() < start:
+                    pass
+                store = Store(path, quiet)
+                store.topology.declare_queue(QueueSpec("q"))
+                put(store, b"x")
+                code = 0
+            finally:
+                os._exit(code)
+
+        pids = []
+        for _ in range(5):
+            pids.append(os.fork())
+            if pids[-1] == 0:
+                create(path, start)
+        assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 5
+        store = Store(path, quiet)
+        assert store.count("q") == (5, 0)
+        store.close()
+
+
 def test_opening_the_file_again_keeps_the_locks_of_those_who_have_it_open(store: Store, path: str) -> None:
     """Without them, another process that closes the file thinks itself the last, and removes the log under us."""
     put(store, b"1")

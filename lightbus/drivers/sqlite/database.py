@@ -204,6 +204,9 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
 
 def _is_ours(connection: sqlite3.Connection, path: str) -> bool:
     """Whether the tables are there; False for an empty file."""
+    # Tables first: another process may be creating all three in one transaction between these reads.
+    if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        return False
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application == APPLICATION_ID and version == SCHEMA_VERSION:
@@ -213,6 +216,4 @@ def _is_ours(connection: sqlite3.Connection, path: str) -> bool:
             f"{path} has the broker format {version}, this Lightbus reads {SCHEMA_VERSION}: "
             "run the same Lightbus version in all processes, or name another file in the broker URL"
         )
-    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        raise NotABusFile(f"{path} is an SQLite file of something else: name another file in the broker URL")
-    return False
+    raise NotABusFile(f"{path} is an SQLite file of something else: name another file in the broker URL")
