@@ -78,6 +78,8 @@ class MemoryTransport:
         self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int
     ) -> MemoryConsumer:
         self._check_open()
+        # An exclusive queue is its consumer's own, so nobody has to have declared it before.
+        self.declare(Topology(queues=tuple(queue for queue in queues if queue.exclusive)))
         consumer = MemoryConsumer(self._broker, [queue.name for queue in queues], on_delivery, prefetch)
         consumer.start()
         self._consumers.append(consumer)

@@ -73,7 +73,8 @@ class ChannelKind:
         where = connection.as_uri()
         try:
             errors = (*connection.connection_errors, *connection.channel_errors, OSError, ValueError)
-            connection.connect()
+            # `connect()` would pause for two seconds between its tries; pausing is the transport's business
+            connection.ensure_connection(max_retries=1, interval_start=0, reraise_as_library_errors=False)
             return ChannelSession(connection, where)
         except ModuleNotFoundError as error:
             raise ConfigError(f"{where} needs the package {error.name!r}: pip install {error.name}") from error

@@ -39,7 +39,8 @@ class RedisClient:
         self.where: str = connection.as_uri()
         with connecting(self.where):
             try:
-                connection.connect()
+                # `connect()` would pause for two seconds between its tries; pausing is the transport's business
+                connection.ensure_connection(max_retries=1, interval_start=0, reraise_as_library_errors=False)
                 channel = connection.channel()
                 self.layout = RedisLayout(
                     channel.global_keyprefix, channel.sep, tuple(channel.priority_steps), channel.keyprefix_queue

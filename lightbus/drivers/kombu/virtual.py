@@ -120,6 +120,9 @@ class VirtualTransport:
         if prefetch < 1:
             raise ValueError(f"prefetch must be 1 or more, got {prefetch}")
         names = {queue.name for queue in queues}
+        # An exclusive queue is its consumer's own, so nobody has to have declared it before.
+        with self._lock:
+            self._topology += Topology(queues=tuple(queue for queue in queues if queue.exclusive))
         consumer = VirtualConsumer(
             self._kind, queues, on_delivery, prefetch, partial(self._declare_on, names), self._forget
         )
