@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..bus import Bus
+from .. import Bus
+from ..core.errors import TopologyMismatch
 from ..core.message import Route
-from ..core.topology import TASK_QUEUE_PREFIX, Topology, task_queue_name
+from ..core.topology import TASK_QUEUE_PREFIX, Queue, Topology, task_queue_name
 from . import asyncresult
 from .protocol import TaskMessage, encode_task
 from .request import current_request
@@ -198,9 +199,15 @@ class TaskApp:
         self._declare(task_queue_name(queue), known.lightbus_topology)
 
     def declare_for_celery(self, queue: str) -> Route:
-        """Make Celery's own `queue` stand, as Celery would, and say where its messages are published."""
+        """Make Celery's own `queue` stand, as Celery would, and say where its messages are published.
+
+        A queue that stands with other arguments than the settings tell is used as it is: it is Celery's.
+        """
         known = self.settings.celery_queue(queue)
-        self._declare(queue, known.topology)
+        try:
+            self._declare(queue, known.topology)
+        except TopologyMismatch:
+            self._declare(queue, lambda: Topology(queues=(Queue(name=queue, passive=True),)))
         if known.exchange_type == "direct":
             return Route("", queue)
         return Route(known.exchange or queue, known.routing_key or queue)

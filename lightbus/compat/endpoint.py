@@ -135,7 +135,11 @@ class TaskEndpoint:
             queue = delivery.queue.removeprefix(TASK_QUEUE_PREFIX)
             outcome = hand_over(name, delivery.wire, Queue(name=queue), self._hostname, known)
             if isinstance(outcome, Forward):
-                self._app.declare_for_celery(queue)
+                try:
+                    self._app.declare_for_celery(queue)
+                except TransportError as error:
+                    logger.warning("task %s: Celery's queue %r could not be declared: %s", name, queue, error)
+                    return Requeue()
                 return outcome
         try:
             message = decode_task(delivery.wire)

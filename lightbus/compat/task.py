@@ -20,6 +20,7 @@ from . import eager, json
 from .asyncresult import AsyncResult, EagerResult
 from .exceptions import MaxRetriesExceededError, Reject, Retry
 from .request import Request, request_of, running
+from .results import ResultDocument
 from .retrying import retry_arguments, retry_options
 from .sending import prepare
 from .signatures import Signature
@@ -217,6 +218,25 @@ class Task:
         if throw:
             raise again
         return again
+
+    def update_state(self, task_id: str | None = None, state: str = "", meta: Any = None) -> None:
+        """Store a state of the task's own, for example `state="PROGRESS", meta={"done": 5}`, where results are kept.
+
+        Raises:
+            EncodeError: `meta` has no JSON form.
+            TransportError: it could not be handed over.
+        """
+        request = self.request
+        key = task_id or request.id
+        if not key or not state:
+            raise ValueError(f"update_state of {self.name!r} needs a state, and outside of a run a task_id")
+        document = ResultDocument(
+            task_id=key, status=state, result=meta, group_id=request.group, parent_id=request.parent_id,
+            children=[child.as_tuple() for child in request.children],
+        )  # fmt: skip
+        self.app.results.store(
+            document, reply_to=request.reply_to or "", correlation_id=request.correlation_id or key
+        )  # fmt: skip
 
     def AsyncResult(self, task_id: str) -> AsyncResult:
         """The result of a run of this task."""

@@ -470,7 +470,23 @@ def test_a_canvas_that_this_side_cannot_carry_on_is_parked_before_its_task_runs(
     assert bench.transport.message_count(DEAD) == 1
 
 
-# What is sent inside a task
+# What is done inside a task
+
+
+def test_a_task_may_store_states_of_its_own(bench: Bench) -> None:
+    seen = []
+
+    @bench.task(name="t", bind=True)
+    def t(self: Any) -> None:
+        self.update_state(state="PROGRESS", meta={"done": 5})
+        seen.append((bench.app.AsyncResult("task-1").state, bench.app.AsyncResult("task-1").info))
+
+    bench.put_task(task="t")
+
+    assert bench.work() == [Ack()]
+    assert seen == [("PROGRESS", {"done": 5})]
+    with pytest.raises(ValueError, match="task_id"):
+        t.update_state(state="PROGRESS")
 
 
 def test_what_a_task_sends_has_it_as_parent_and_is_its_child(bench: Bench) -> None:
@@ -563,6 +579,15 @@ def test_an_unknown_task_goes_to_celery_untouched_but_for_its_mark() -> None:
     assert delivery.wire.headers == {
         **pickled.headers, "x-lightbus-hops": 1, "x-lightbus-from": "lightbus@bench",
     }  # fmt: skip
+
+
+def test_an_unknown_task_waits_while_celerys_queue_cannot_be_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(celery_serves_others=True)
+    bench.put_task(task="old")
+    monkeypatch.setattr(bench.app, "declare_for_celery", _refuse)
+
+    assert bench.work() == [Requeue()]
+    assert bench.transport.message_count("lightbus.celery") == 1
 
 
 def test_a_task_that_nobody_knows_is_parked_after_three_hops() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -184,8 +185,10 @@ def test_lightbus_runs_what_celery_sends_and_celery_gets_the_result_and_the_next
 
 
 def work_one(endpoint: TaskEndpoint, transport: Transport, queue: str) -> Any:
-    delivery = transport.get(queue)
-    assert delivery is not None, f"nothing waits in {queue!r}"
+    deadline = time.monotonic() + 20
+    while (delivery := transport.get(queue)) is None:  # Celery does not wait until the broker has its message
+        assert time.monotonic() < deadline, f"nothing came to {queue!r}"
+        time.sleep(0.01)
     outcome = handle(endpoint, delivery)
     delivery.ack()
     return outcome
@@ -205,3 +208,65 @@ def test_a_retry_made_by_lightbus_is_read_by_celery(celery_app: Celery) -> None:
 
     assert request._context.retries == 1
     assert timedelta(seconds=30) < request.eta - datetime.now(timezone.utc) < timedelta(seconds=70)
+
+
+# RabbitMQ, with results by reply
+
+
+@pytest.fixture
+def rpc_celery(amqp_vhost_url: str) -> Iterator[Celery]:
+    app = Celery("rpc", broker=amqp_vhost_url, backend="rpc://", set_as_current=False)
+    app.conf.update(broker_connection_retry_on_startup=True, task_queue_max_priority=9)
+
+    @app.task(name="celery.side.add", shared=False)
+    def add(x: Any, y: Any) -> Any:
+        return x + y
+
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def rpc_app(amqp_vhost_url: str) -> Iterator[TaskApp]:
+    transport = open_transport(amqp_vhost_url)
+    app = TaskApp(Settings(result_backend="rpc://", celery_serves_others=True), transport=transport)
+    yield app
+    app.close()
+    transport.close()
+
+
+def test_a_celery_worker_replies_to_a_caller_that_does_not_know_its_queues_arguments(
+    rpc_celery: Celery, rpc_app: TaskApp
+) -> None:
+    with start_worker(rpc_celery, pool="solo", perform_ping_check=False, shutdown_timeout=30.0):
+        results = [rpc_app.send_task("celery.side.add", (n, 1), priority=4) for n in range(3)]
+
+        assert [one.get(timeout=20) for one in results] == [1, 2, 3]
+
+
+def test_lightbus_replies_to_a_celery_caller(rpc_celery: Celery, rpc_app: TaskApp) -> None:
+    rpc_celery.conf.task_queue_max_priority = None  # both sides declare the queue, from the same settings
+    rpc_app.task(name="moved.double")(lambda value: 2 * value)
+    rpc_app.task(name="moved.fail")(lambda: {}["missing"])
+    endpoint = TaskEndpoint(rpc_app)
+    rpc_app.transport.declare(endpoint.topology())
+    good = rpc_celery.send_task("moved.double", (4,), queue="lightbus.celery")
+    bad = rpc_celery.send_task("moved.fail", queue="lightbus.celery")
+
+    for _ in range(2):
+        work_one(endpoint, rpc_app.transport, "lightbus.celery")
+
+    assert good.get(timeout=20) == 8
+    with pytest.raises(KeyError, match="missing"):
+        bad.get(timeout=20)
+
+
+def test_lightbus_callers_and_workers_need_no_celery_for_replies(rpc_app: TaskApp) -> None:
+    rpc_app.task(name="moved.double")(lambda value: 2 * value)
+    endpoint = TaskEndpoint(rpc_app)
+    rpc_app.transport.declare(endpoint.topology())
+    result = rpc_app.tasks["moved.double"].delay(21)
+
+    work_one(endpoint, rpc_app.transport, "lightbus.celery")
+
+    assert result.get(timeout=20) == 42
