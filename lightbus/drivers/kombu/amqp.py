@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from ...core.errors import ConnectionLost, TopologyMismatch, TransportError
 from ...core.topology import Queue, Topology
@@ -22,6 +21,10 @@ from .amqp_errors import CHANNEL_ERRORS, CONNECTION_ERRORS
 from .amqp_publisher import AmqpPublisher
 from .amqp_wire import wire_of
 from .link import connect
+
+T = TypeVar("T")
+
+_BROKEN: tuple[type[Exception], ...] = (ConnectionLost, *CONNECTION_ERRORS)
 
 CAPABILITIES = Capabilities(
     name="RabbitMQ",
@@ -55,15 +58,18 @@ class AmqpTransport:
 
     def declare(self, topology: Topology) -> None:
         """See `ports.Transport.declare`."""
-        with self._channel() as channel:
-            if any(takes_delays(queue) for queue in topology.queues):
+        # An exclusive queue belongs to the connection that declares it: the consumer's, which declares it itself.
+        exclusive = {queue.name for queue in topology.queues if queue.exclusive}
+        queues = tuple(queue for queue in topology.queues if queue.name not in exclusive)
+        bindings = tuple(binding for binding in topology.bindings if binding.queue not in exclusive)
+
+        def declare(channel: Any) -> None:
+            if any(takes_delays(queue) for queue in queues):
                 declare_ladder(self._tools, self._delay_queue_type)
-            # An exclusive queue belongs to the connection that declares it: the consumer's, which declares it itself.
-            shared = Topology(topology.exchanges, tuple(q for q in topology.queues if not q.exclusive))
-            exclusive = {q.name for q in topology.queues if q.exclusive}
-            bindings = tuple(b for b in topology.bindings if b.queue not in exclusive)
-            declare_topology(channel, shared + Topology(bindings=bindings))
-            self._topology += topology
+            declare_topology(channel, Topology(topology.exchanges, queues, bindings))
+
+        self._with_channel(declare)
+        self._topology += topology
 
     def consume(self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int) -> Consumer:
         """See `ports.Transport.consume`."""
@@ -77,7 +83,8 @@ class AmqpTransport:
 
     def get(self, queue: str) -> Delivery | None:
         """See `ports.Transport.get`."""
-        with self._channel() as channel:
+
+        def get(channel: Any) -> Delivery | None:
             message = channel.basic_get(queue)
             if message is None:
                 return None
@@ -85,18 +92,18 @@ class AmqpTransport:
             settle = partial(self._settle_got, channel, info["delivery_tag"])
             return Delivery(wire_of(message), queue, bool(info["redelivered"]), settle)
 
+        return self._with_channel(get)
+
     def message_count(self, queue: str) -> int | None:
         """See `ports.Transport.message_count`."""
         try:
-            with self._channel() as channel:
-                return int(channel.queue_declare(queue, passive=True).message_count)
+            return self._with_channel(lambda channel: int(channel.queue_declare(queue, passive=True).message_count))
         except TopologyMismatch:
             return None
 
     def delete(self, queue: str) -> None:
         """See `ports.Transport.delete`."""
-        with self._channel() as channel:
-            channel.queue_delete(queue)
+        self._with_channel(lambda channel: channel.queue_delete(queue))
 
     def close(self) -> None:
         """See `ports.Transport.close`."""
@@ -116,26 +123,34 @@ class AmqpTransport:
         exchanges = tuple(e for e in known.exchanges if e.name in {b.exchange for b in bindings})
         return Topology(exchanges, declared + rest, bindings)
 
-    @contextmanager
-    def _channel(self) -> Iterator[Any]:
-        """The channel for declarations and look-ups, under its lock; opened anew when the last use broke it."""
+    def _with_channel(self, operation: Callable[[Any], T]) -> T:
+        """Do something on the channel for declarations and look-ups, under its lock.
+
+        A connection that broke while nobody used it is opened anew, once.
+
+        Raises:
+            TransportError: it could not be done.
+        """
         with self._lock:
             if self._pid != os.getpid():
                 self._tools, self._tools_channel, self._pid = None, None, os.getpid()
-            if self._tools is None:
-                self._tools = connect(self._url, self._options, heartbeat_seconds=0)
-                self._tools_channel = self._tools.channel()
-            try:
-                yield self._tools_channel
-            except TransportError:
-                self._close_tools()
-                raise
-            except CHANNEL_ERRORS as error:
-                self._close_tools()
-                raise TopologyMismatch(str(error)) from error
-            except CONNECTION_ERRORS as error:
-                self._close_tools()
-                raise ConnectionLost(f"the connection to the broker broke: {error}") from error
+            for is_last in (self._tools is None, True):
+                if self._tools is None:
+                    self._tools = connect(self._url, self._options, heartbeat_seconds=0)
+                    self._tools_channel = self._tools.channel()
+                try:
+                    return operation(self._tools_channel)
+                except CHANNEL_ERRORS as error:
+                    self._close_tools()
+                    raise TopologyMismatch(str(error)) from error
+                except _BROKEN as error:
+                    self._close_tools()
+                    if is_last:
+                        raise ConnectionLost(f"the connection to the broker broke: {error}") from error
+                except TransportError:
+                    self._close_tools()
+                    raise
+        raise AssertionError("the loop returns or raises")
 
     def _close_tools(self) -> None:
         connection, self._tools, self._tools_channel = self._tools, None, None
@@ -146,6 +161,8 @@ class AmqpTransport:
                 pass  # it is broken; that is why it is closed
 
     def _settle_got(self, channel: Any, tag: int, ack: bool) -> None:
-        with self._channel() as current:
-            if current is channel:
+        def settle(current: Any) -> None:
+            if current is channel:  # else the broker has taken the message back already
                 channel.basic_ack(tag) if ack else channel.basic_reject(tag, requeue=True)
+
+        self._with_channel(settle)
