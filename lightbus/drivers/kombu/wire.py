@@ -85,28 +85,38 @@ def open_envelope(raw: bytes) -> tuple[Wire, bool]:
     Bytes that are no envelope become a message of type `GARBAGE_TYPE` with those bytes as its body.
     """
     try:
-        envelope = json.loads(raw)
-        properties = envelope["properties"]
-        wire = wire_of(
-            _body(envelope.get("body"), properties.get("body_encoding")),
-            properties,
-            envelope.get("headers") or {},
-            envelope.get("content-type"),
-            envelope.get("content-encoding"),
-        )
-        return wire, bool((properties.get("delivery_info") or {}).get("redelivered"))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        envelope, wire = _read(raw)
+    except ValueError:
         return Wire(body=raw, content_type=GARBAGE_TYPE, content_encoding="binary"), False
+    return wire, bool((envelope["properties"].get("delivery_info") or {}).get("redelivered"))
 
 
 def mark_redelivered(raw: bytes) -> bytes:
     """The stored bytes with the flag that kombu and Celery look for; bytes that are no envelope stay as they are."""
     try:
-        envelope = json.loads(raw)
-        envelope["properties"].setdefault("delivery_info", {})["redelivered"] = True
-        return json.dumps(envelope).encode()
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        envelope, _ = _read(raw)
+    except ValueError:
         return raw
+    properties = envelope["properties"]
+    properties["delivery_info"] = {**(properties.get("delivery_info") or {}), "redelivered": True}
+    return json.dumps(envelope).encode()
+
+
+def _read(raw: bytes) -> tuple[dict[str, Any], Wire]:
+    """Raises ValueError: it is no envelope."""
+    try:
+        envelope = json.loads(raw)
+        properties = envelope["properties"]
+        info = properties.get("delivery_info") or {}
+        headers = envelope.get("headers") or {}
+        if not isinstance(info, dict) or not isinstance(headers, dict):
+            raise ValueError("delivery_info and headers of an envelope are objects")
+        body = _body(envelope.get("body"), properties.get("body_encoding"))
+        return envelope, wire_of(
+            body, properties, headers, envelope.get("content-type"), envelope.get("content-encoding")
+        )
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"this is no envelope: {error}") from error
 
 
 def _body(stored: object, encoding: str | None) -> bytes:
