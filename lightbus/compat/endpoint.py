@@ -56,8 +56,8 @@ class TaskEndpoint:
         return self._literal or tuple(task_queue_name(name) for name in self._celery_queues())
 
     def topology(self) -> Topology:
-        settings = self._app.settings
-        topology = Topology()
+        settings, topology = self._app.settings, Topology()
+        _ = self._app.results  # a result backend that is not supported stops the worker here, not each of its tasks
         for name in self.queues():
             if name.startswith(TASK_QUEUE_PREFIX):
                 topology += settings.celery_queue(name.removeprefix(TASK_QUEUE_PREFIX)).lightbus_topology()

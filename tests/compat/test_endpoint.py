@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from lightbus.compat import Ignore, Reject, Retry, TaskRevokedError, WorkerLostError, current_task
+from lightbus.compat import Ignore, Reject, Retry, Settings, TaskApp, TaskRevokedError, WorkerLostError, current_task
+from lightbus.compat.endpoint import TaskEndpoint
 from lightbus.compat.protocol import TaskMessage, encode_task
 from lightbus.compat.settings import CeleryQueue
-from lightbus.core.errors import ConnectionLost
+from lightbus.core.errors import ConfigError, ConnectionLost
 from lightbus.core.message import Route, Wire
 from lightbus.core.outcome import Ack, DeadLetter, Forward, Requeue
 from lightbus.core.topology import Binding, Exchange
@@ -625,6 +626,13 @@ def test_it_serves_the_default_queue_those_that_celery_knows_and_those_of_its_ta
     assert list(endpoint.queues()) == ["lightbus.main", "lightbus.mail", "lightbus.high"]
     mail = next(queue for queue in endpoint.topology().queues if queue.name == "lightbus.mail")
     assert (mail.max_priority, mail.arguments) == (9, {"x-queue-mode": "lazy"})
+
+
+def test_a_worker_with_an_unsupported_result_backend_does_not_start() -> None:
+    app = TaskApp(Settings(result_backend="db+sqlite:///x"), transport=Bench().transport)
+
+    with pytest.raises(ConfigError):
+        TaskEndpoint(app).topology()
 
 
 def test_a_celery_queue_served_by_name_is_declared_as_celery_declares_it() -> None:
