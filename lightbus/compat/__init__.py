@@ -8,6 +8,7 @@ are not here yet: what is missing is an AttributeError or ImportError, not a sil
 from . import states
 from .app import TaskApp, default_app
 from .asyncresult import AsyncResult, EagerResult
+from .decorators import shared_task, task
 from .exceptions import (
     EncodeError,
     Ignore,
@@ -23,7 +24,7 @@ from .exceptions import (
 )
 from .request import Request, current_task
 from .settings import CeleryQueue, Settings
-from .task import Task, shared_task, task
+from .task import Task
 
 __all__ = [
     "task", "shared_task", "Task", "Request", "current_task",

@@ -110,7 +110,7 @@ class TaskApp:
 
     def task(self, *args: Any, **options: Any) -> Any:
         """Decorator that registers a function with this app; the options are those of `lightbus.compat.task`."""
-        from .task import decorate  # it needs this module
+        from .decorators import decorate  # it needs this module
 
         return decorate(lambda: self, args, options)
 

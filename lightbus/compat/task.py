@@ -1,4 +1,4 @@
-"""Tasks: the decorator, calling one, sending one, and sending it again from within.
+"""Tasks: calling one, sending one, and sending it again from within. The decorator is in `decorators`.
 
 A task is an instance of a class made for its function, as in Celery: unknown options become attributes, `delay` goes
 through `apply_async`, `self` of a bound task is the task, shared by all its calls.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import DeclarationError, TransportError
+from ..core.errors import TransportError
 from ..core.message import Route
 from . import eager, json
 from .asyncresult import AsyncResult, EagerResult
@@ -283,80 +283,6 @@ class Task:
 
     def __repr__(self) -> str:
         return f"<@task: {self.name}>"
-
-
-def decorate(get_app: Callable[[], TaskApp], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """`@task` and `@task(...)`: register a function with the app that `get_app` returns."""
-    if len(args) == 1 and callable(args[0]) and not options:
-        return make_task(get_app, args[0], {})
-    if args:
-        raise DeclarationError(f"@task takes keyword options, or a function alone; got {args!r:.100}")
-    return lambda function: make_task(get_app, function, options)
-
-
-def make_task(get_app: Callable[[], TaskApp], function: Callable[..., Any], options: Mapping[str, Any]) -> Task:
-    """The task of a function, registered. A name that is registered already keeps its first task, as in Celery.
-
-    Raises:
-        DeclarationError: an option cannot be honoured.
-    """
-    rest = dict(options)
-    app = get_app()
-    name = rest.pop("name", None) or task_name(function.__name__, function.__module__, app.main)
-    if name in app.tasks:
-        return app.tasks[name]
-    bind, base = bool(rest.pop("bind", False)), rest.pop("base", None) or Task
-    if not (isinstance(base, type) and issubclass(base, Task)):
-        raise DeclarationError(f"task {name!r}: base must be a subclass of lightbus.compat.Task, got {base!r}")
-    if rest.get("serializer") not in (None, "json"):
-        raise DeclarationError(
-            f"task {name!r}: serializer {rest['serializer']!r} is not supported; Lightbus sends JSON"
-        )
-    signature = inspect.signature(function)
-    if bind:
-        signature = signature.replace(parameters=list(signature.parameters.values())[1:])
-    made = type(
-        function.__name__,
-        (base,),
-        {
-            "name": name,
-            "run": function if bind else staticmethod(function),
-            "__doc__": function.__doc__,
-            "__module__": function.__module__,
-            "__wrapped__": staticmethod(function),
-            "_get_app": staticmethod(get_app),
-            "_signature": signature,
-            **rest,
-        },
-    )
-    task: Task = made()
-    task.__qualname__ = function.__qualname__  # type: ignore[attr-defined]  # tools print it
-    app.tasks[name] = task
-    return task
-
-
-def task_name(function_name: str, module_name: str, main: str | None) -> str:
-    """The name that Celery gives a task: `module.function`, where `__main__` becomes the app's name if it has one."""
-    module = sys.modules.get(module_name)
-    found = module.__name__ if module is not None else module_name
-    if found == "__main__" and main:
-        found = main
-    return f"{found}.{function_name}" if found else function_name
-
-
-def task(*args: Any, **options: Any) -> Any:
-    """Decorator: make a function a task of the process's app.
-
-    Use it bare or with options: `name`, `bind`, `max_retries`, `default_retry_delay`, `acks_late`, `ignore_result`,
-    `queue`, `priority`, `expires`, `time_limit`, `soft_time_limit`, `track_started`, `throws`, `typing`. Any other
-    keyword becomes an attribute of the task.
-    """
-    from .app import default_app  # app imports this module
-
-    return decorate(default_app, args, options)
-
-
-shared_task = task
 
 
 def _raise_in_context(error: BaseException) -> None:

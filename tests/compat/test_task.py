@@ -21,9 +21,9 @@ from lightbus.compat import (
     states,
     task,
 )
+from lightbus.compat.decorators import task_name
 from lightbus.compat.results import ResultDocument, encode_result
 from lightbus.compat.settings import CeleryQueue
-from lightbus.compat.task import task_name
 from lightbus.core.errors import ConfigError, DeclarationError
 from lightbus.core.message import Route
 from lightbus.core.topology import Binding, Exchange
