@@ -13,6 +13,7 @@ from typing import Any
 
 from celery import Celery
 
+import lightbus.drivers.sqlite
 from lightbus.compat import bridge
 
 
@@ -22,8 +23,10 @@ def make_app(project: dict[str, Any]) -> Celery:
         bridge.install(app, moved=project.get("moved", ()))
     app.conf.update({"worker_hijack_root_logger": False, "broker_connection_retry_on_startup": True})
     app.conf.update(project.get("conf", {}))
+    if project["broker"].startswith("sqlite"):
+        app.conf.broker_transport = lightbus.drivers.sqlite.TRANSPORT
     for name in project.get("celery_tasks", ()):
-        app.task(name=name)(_runs(project, name))
+        app.task(name=name, shared=False)(_runs(project, name))
     for name in project.get("compat_tasks", ()):
         from lightbus.compat import task
 

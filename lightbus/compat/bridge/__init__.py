@@ -26,7 +26,7 @@ from celery import Celery
 
 from ..app import default_app
 from ..settings import Settings
-from .bridge import bridge_of, described
+from .bridge import bridge_of, described, setting
 from .producers import keep_stubs, route_through
 from .workers import ForwardStep, forward_strategy
 
@@ -70,7 +70,7 @@ def settings_from(celery_app: Celery) -> Settings:
         ConfigError: a setting has a value that Lightbus cannot work with, for example a pickle serializer.
     """
     conf, bridge = celery_app.conf, bridge_of(celery_app)
-    values = {name: conf[name] for name in _PLAIN_SETTINGS if name in conf}
+    values = {name: value for name in _PLAIN_SETTINGS if (value := setting(conf, name, ...)) is not ...}
     timezone = conf.timezone
     connection = celery_app.connection_for_write()
     return dataclasses.replace(
@@ -79,7 +79,7 @@ def settings_from(celery_app: Celery) -> Settings:
         result_backend=conf.result_backend or None,
         timezone=None if timezone is None else str(timezone),
         # The type of queues that Celery creates as needed; the default queue is among `celery_queues`.
-        default_queue_type=conf.get("task_create_missing_queue_type") or "classic",
+        default_queue_type=setting(conf, "task_create_missing_queue_type") or "classic",
         celery_queues=tuple(described(celery_app.amqp.queues[name]) for name in sorted(bridge.configured_queues())),
         queue_of=bridge.celery_queue_of,
         moved=frozenset(bridge.moved_names()),

@@ -46,6 +46,17 @@ def bridge_of(app: Celery) -> Bridge:
     return bridge
 
 
+def setting(conf: Any, name: str, missing: object = None) -> Any:
+    """A Celery setting, or `missing` where this Celery has none of that name.
+
+    Neither `in` nor `get` make Celery read a configuration that it has not read yet.
+    """
+    try:
+        return conf[name]
+    except KeyError:
+        return missing
+
+
 def described(queue: Any) -> CeleryQueue:
     """A kombu queue with the arguments that it declares, whichever way they were written."""
     arguments = to_rabbitmq_queue_arguments(
@@ -85,7 +96,7 @@ class Bridge:
     def moved_names(self) -> set[str]:
         """Names that `install` or the configuration gives; those imported from `lightbus.compat` come on top."""
         if self._from_settings is None:  # asked for each message: read once
-            given = self.app.conf.get(MOVED_SETTING) or ()
+            given = setting(self.app.conf, MOVED_SETTING) or ()
             self._from_settings = frozenset(given.split(",") if isinstance(given, str) else given)
         return self.moved | self._from_settings
 
@@ -163,7 +174,7 @@ class Bridge:
                 # Not at once, or it would come back at once. In gevent and the like the timer has its own thread.
                 give_back = partial(consumer.call_soon, partial(reject, logger, errors, True))
                 now = time.monotonic()
-                held = [(due, entry) for due, entry in consumer.lightbus_held if due > now]
+                held = [(due, entry) for due, entry in vars(consumer).get("lightbus_held", ()) if due > now]
                 entry = consumer.timer.call_after(PAUSE_SECONDS, give_back)
                 consumer.lightbus_held = [*held, (now + PAUSE_SECONDS, entry)]
 

@@ -117,7 +117,8 @@ def _stub_function(task: Task) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         return task(*args, **kwargs)
 
-    run.__name__, run.__module__, run.__doc__ = type(task).__name__, task.__module__, task.__doc__
-    run.__qualname__ = type(task).__qualname__
+    name = type(task).__name__
+    run.__name__ = run.__qualname__ = name if name.isidentifier() else "run"  # a lambda has none that Celery can use
+    run.__module__, run.__doc__ = task.__module__, task.__doc__
     run.__signature__ = inspect.signature(task.run)  # type: ignore[attr-defined]  # Celery checks arguments by it
     return run

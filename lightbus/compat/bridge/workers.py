@@ -37,10 +37,6 @@ class ForwardStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery carr
     requires = ("celery.worker.consumer.tasks:Tasks",)
     name = "lightbus forwarder"
 
-    def __init__(self, consumer: Any, **options: Any) -> None:
-        super().__init__(consumer, **options)
-        consumer.lightbus_held = []
-
     def start(self, consumer: Any) -> None:
         bridge = bridge_of(consumer.app)
         add_stubs(bridge)
@@ -48,6 +44,5 @@ class ForwardStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery carr
 
     def stop(self, consumer: Any) -> None:
         # The broker gives these messages out again by itself; returned late, one could be in other hands already.
-        for _due, entry in consumer.lightbus_held:
+        for _due, entry in vars(consumer).pop("lightbus_held", ()):
             entry.cancel()
-        consumer.lightbus_held.clear()
