@@ -60,10 +60,7 @@ class RedisResults:
 
         def write() -> None:
             with self._redis.pipeline(transaction=True) as pipe:
-                if expires_seconds is None:
-                    pipe.set(key, document)
-                else:
-                    pipe.setex(key, max(1, round(expires_seconds)), document)
+                pipe.set(key, document, ex=None if expires_seconds is None else max(1, round(expires_seconds)))
                 pipe.publish(key, document)
                 pipe.execute()
 
