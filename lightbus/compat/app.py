@@ -83,7 +83,10 @@ class TaskApp:
             self._settings_source = None
             before, self._settings = self._settings, settings
             self._declared.clear()
-            if before.broker_url != settings.broker_url and self._transport is None:
+            same_broker = (before.broker_url, before.broker_transport_options) == (
+                settings.broker_url, settings.broker_transport_options,
+            )  # fmt: skip
+            if not same_broker and self._transport is None:
                 self._bus = None
                 self._results = None
             if before.result_backend != settings.result_backend:
@@ -93,7 +96,12 @@ class TaskApp:
     def bus(self) -> Bus:
         with self._lock:
             if self._bus is None:
-                self._bus = Bus("celery-tasks", url=self.settings.broker_url, transport=self._transport)
+                self._bus = Bus(
+                    "celery-tasks",
+                    url=self.settings.broker_url,
+                    options=self.settings.broker_transport_options,
+                    transport=self._transport,
+                )
             return self._bus
 
     @property

@@ -69,7 +69,11 @@ class TaskEndpoint:
         name = delivery.wire.headers.get("task")
         if isinstance(name, str) and name not in self._app.tasks:
             return self._unknown(name, delivery)  # before decoding: its body may be of a kind that only Celery reads
-        message = decode_task(delivery.wire)
+        try:
+            message = decode_task(delivery.wire)
+        except DecodeError as error:
+            self._tell_undecodable(delivery, error)
+            raise
         task = self._app.tasks.get(message.task)
         if task is None:
             return self._unknown(message.task, delivery)
@@ -147,6 +151,14 @@ class TaskEndpoint:
             return outcome  # nobody to tell
         self._record_failure(self._run(self._stand_in(name), message, delivery), NotRegistered(name))
         return outcome
+
+    def _tell_undecodable(self, delivery: Delivery, error: DecodeError) -> None:
+        """Fail the result of a message that cannot be read, where its headers tell whose result that is."""
+        wire = delivery.wire
+        name, task_id = wire.headers.get("task"), wire.headers.get("id")
+        if isinstance(name, str) and isinstance(task_id, str) and task_id:
+            message = TaskMessage(task=name, id=task_id, reply_to=wire.reply_to, correlation_id=wire.correlation_id)
+            self._record_failure(self._run(self._stand_in(name), message, delivery), error)
 
     def _stand_in(self, name: str) -> Task:
         """A task with the settings' defaults: what is stored for a name without a function."""

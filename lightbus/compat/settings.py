@@ -70,6 +70,7 @@ class Settings:
     """
 
     broker_url: str | None = None
+    broker_transport_options: Mapping[str, object] = field(default_factory=dict)
     result_backend: str | None = None
     default_queue: str = "celery"
     default_queue_type: str = "classic"
@@ -240,6 +241,7 @@ def _refuse(text: str) -> Any:
 #: Celery's name -> the field of `Settings` (`""`: only checked) and the conversion.
 _TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
     "broker_url": ("broker_url", lambda v: v if isinstance(v, str) or v is None else ";".join(v)),
+    "broker_transport_options": ("broker_transport_options", dict),
     "result_backend": ("result_backend", _text_or_none),
     "accept_content": ("accept_content", _accept),
     "timezone": ("timezone", _text_or_none),
@@ -276,6 +278,7 @@ _OLD = {
     "task_time_limit": "CELERYD_TASK_TIME_LIMIT",
     "task_soft_time_limit": "CELERYD_TASK_SOFT_TIME_LIMIT",
     "broker_url": "BROKER_URL",
+    "broker_transport_options": "BROKER_TRANSPORT_OPTIONS",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from queue import SimpleQueue
@@ -15,6 +16,7 @@ from lightbus.core.outcome import Ack
 from lightbus.drivers import open_transport
 from lightbus.drivers.memory_results import MemoryResults
 from lightbus.ports import Delivery
+from lightbus.worker import Process, WorkerOptions
 from tests.compat.bench import handle
 
 
@@ -82,3 +84,44 @@ def test_results_by_reply_work(app: TaskApp) -> None:
 
     assert [one.get(timeout=20) for one in results] == [0, 2, 4]
     app.close()
+
+
+def test_lightbuss_own_worker_runs_tasks_with_their_retries_callbacks_and_failures(app: TaskApp) -> None:
+    steps = []
+
+    @app.task(name="note")
+    def note(*args: Any) -> None:
+        steps.append(args)
+
+    @app.task(name="twice", bind=True, acks_late=True)
+    def twice(self: Any, value: int) -> int:
+        if not self.request.retries:
+            raise self.retry(countdown=0)
+        return 2 * value
+
+    @app.task(name="later")
+    async def later(value: int) -> int:
+        return value + 1
+
+    @app.task(name="fail")
+    def fail() -> None:
+        raise ValueError("no")
+
+    app.bus.add_endpoint(TaskEndpoint(app))
+    worker = Process([app.bus], WorkerOptions())
+    ready = threading.Event()
+    thread = threading.Thread(target=worker.run, kwargs={"ready": ready.set})
+    thread.start()
+    try:
+        assert ready.wait(30)
+        retried = twice.apply_async((4,), link={"task": "note", "args": ["linked"]})
+        coroutine, failed = later.delay(1), fail.apply_async(link_error={"task": "note"})
+
+        assert retried.get(timeout=20) == 8
+        assert coroutine.get(timeout=20) == 2
+        assert isinstance(failed.get(timeout=20, propagate=False), ValueError)
+        note.delay("last").get(timeout=20)
+    finally:
+        worker.stop()
+        thread.join()
+    assert sorted(steps, key=str) == sorted([(8, "linked"), (failed.id,), ("last",)], key=str)

@@ -611,6 +611,15 @@ def test_a_message_that_is_no_task_is_parked(bench: Bench) -> None:
     assert outcome.reason == "undecodable"
 
 
+def test_the_caller_of_a_message_that_cannot_be_read_is_told(bench: Bench) -> None:
+    bench.put(Wire(body=b"[1]", headers={"task": "add", "id": "task-1"}))
+
+    (outcome,) = bench.work()
+
+    assert isinstance(outcome, DeadLetter)
+    assert (outcome.reason, bench.state()) == ("undecodable", "FAILURE")
+
+
 # Queues
 
 
