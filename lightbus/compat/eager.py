@@ -64,9 +64,7 @@ def run(task: Task, request: Request, *, throw: bool) -> EagerResult:
             again = error.sig
             options = {key: value for key, value in again.options.items() if key not in ("retries", "task_id")}
             return task.apply(again.args, again.kwargs, task_id=task_id, retries=request.retries + 1, **options)
-        except (Ignore, Reject) as error:
-            if throw:
-                raise
+        except (Ignore, Reject) as error:  # never thrown: they are no failures
             return EagerResult(task_id, error, states.IGNORED if isinstance(error, Ignore) else states.REJECTED)
         except Exception as error:  # user code
             if throw:

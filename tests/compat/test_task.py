@@ -451,6 +451,7 @@ def test_an_eager_task_may_ignore(bench: Bench) -> None:
         raise Ignore
 
     assert t.apply().state == states.IGNORED
+    assert t.apply(throw=True).state == states.IGNORED
 
 
 def test_always_eager_runs_what_would_be_sent_with_what_a_worker_would_get() -> None:
