@@ -18,6 +18,7 @@ take away what another still works on.
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,13 +80,24 @@ def unpack(value: bytes) -> tuple[str, bytes]:
     return rest[:size].decode(), rest[size:]
 
 
+class Script:
+    """A Lua script and the digest under which the server keeps it."""
+
+    __slots__ = ("digest", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.digest = hashlib.sha1(text.encode()).hexdigest()
+
+
 #: Settles and takes, in one step. A message is never out of the list without being noted as unacked: kombu pops and
 #: notes in two steps, and loses what it popped when it is killed in between.
 #: KEYS: unacked, index, delayed, then the lists, all queues of the first step, then of the second...
 #: ARGV: tag prefix, first number, limit, lease in ms, number of queues, tags to acknowledge...
 #: Gives ms until the next delayed message (-1 for none), then list number and message, in turn.
 #: The reads at the end make the server tell this connection when one of the keys changes (CLIENT TRACKING).
-TAKE = """
+TAKE = Script(
+    """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for i = 6, #ARGV do
@@ -119,11 +131,13 @@ local soon = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
 if soon[2] then out[1] = math.max(0, soon[2] - now) end
 return out
 """
+)
 
 #: Keeps the leases of the tags held, moves what is due, and claims what others left behind when they died.
 #: KEYS: unacked, index, delayed. ARGV: lease in ms, tags held...
 #: Gives ms until the next delayed message (-1 for none), then tag and packed message of each that was left behind.
-KEEP = """
+KEEP = Script(
+    """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for i = 2, #ARGV do redis.call('ZADD', KEYS[2], 'XX', now + tonumber(ARGV[1]), ARGV[i]) end
@@ -148,20 +162,24 @@ local soon = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
 if soon[2] then out[1] = math.max(0, soon[2] - now) end
 return out
 """
+)
 
 #: Hands a message back to the front of its list, unless it was settled meanwhile.
 #: KEYS: unacked, index, list. ARGV: tag, message.
-GIVE_BACK = """
+GIVE_BACK = Script(
+    """
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 1 then
   redis.call('ZREM', KEYS[2], ARGV[1])
   redis.call('RPUSH', KEYS[3], ARGV[2])
 end
 """
+)
 
 #: Puts a message into a queue. Gives 0 when the queue does not stand and the message must not wait for it.
 #: KEYS: the queue's standing, transient, kombu's binding of the same name, list to put it, all lists...
 #: ARGV: message, 1 if only a queue that stands will do, queue.
-PUT = """
+PUT = Script(
+    """
 local life = redis.call('GET', KEYS[1])
 if not life then
   if redis.call('SISMEMBER', KEYS[2], ARGV[3]) == 1 then
@@ -178,9 +196,12 @@ redis.call('LPUSH', KEYS[4], ARGV[1])
 if life and life ~= '0' then redis.call('PEXPIRE', KEYS[4], life) end
 return 1
 """
+)
 
 #: Keeps a message for later. KEYS: delayed. ARGV: packed message, delay in ms.
-DELAY = """
+DELAY = Script(
+    """
 local time = redis.call('TIME')
 redis.call('ZADD', KEYS[1], time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[2]), ARGV[1])
 """
+)
