@@ -88,8 +88,7 @@ class VirtualTransport:
             raise ValueError(f"only a message straight to a queue can be delayed, not one to {route.exchange!r}")
         future: Future[None] = Future()
         try:
-            with self._lock:
-                self._publish(wire, route, delay_seconds, mandatory)
+            self._publish(wire, route, delay_seconds, mandatory)
         except TransportError as error:
             future.set_exception(error)
         else:
@@ -102,7 +101,8 @@ class VirtualTransport:
         deadline = time.monotonic() + self._publish_timeout_seconds
         while True:
             try:
-                self._with_session(partial(_publish_on, wire, route, delay_seconds, mandatory))
+                with self._lock:  # not held while it pauses: others may want to close, or to settle
+                    self._with_session(partial(_publish_on, wire, route, delay_seconds, mandatory))
                 return
             except (ConnectionLost, BrokerUnreachable) as error:
                 pause_seconds = backoff.next_seconds()
