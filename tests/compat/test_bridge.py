@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -272,6 +273,40 @@ def test_a_moved_task_that_celery_still_has_runs_there_when_lightbus_returns_it(
     wait_for(on_redis.ran.exists, 20, "the task to run in Celery", [worker.log])
 
 
+class OneByOne:
+    """As much of Celery's consumer as the forwarder touches."""
+
+    hostname = "celery@test"
+    connection_errors = ()
+
+    def __init__(self, project: Project, app: Celery) -> None:
+        self.project, self.acked = project, 0
+        self.strategy = bridge.forward_strategy(None, app, self)
+
+    def forward_next(self) -> None:
+        (message,) = self.project.take("celery", 1, 20)
+        self.strategy(message, None, self.ack, None, ())
+
+    def ack(self, _logger: object, _errors: object) -> None:
+        self.acked += 1
+
+
+def test_a_dead_connection_is_replaced_and_what_is_forwarded_is_counted_by_origin(on_rabbitmq: Project) -> None:
+    app = on_rabbitmq.app(bridge=True, moved=[NAME])
+    consumer = OneByOne(on_rabbitmq, app)
+    on_rabbitmq.put("celery", NAME, origin="gen1@web")
+    consumer.forward_next()
+    bridge.bridge_of(app)._publisher._connection.connection.transport.sock.shutdown(socket.SHUT_RDWR)
+    for origin in ("gen1@web", "gen2@cron"):
+        on_rabbitmq.put("celery", NAME, origin=origin)
+        consumer.forward_next()
+
+    got = on_rabbitmq.take("lightbus.celery", 3, 10)
+    assert ["lightbus_repeat" in message.headers for message in got] == [False, True, False]
+    assert bridge.forwarded(app) == {(NAME, "gen1@web"): 2, (NAME, "gen2@cron"): 1}
+    assert consumer.acked == 3
+
+
 @pytest.mark.timeout(120)
 def test_a_message_that_cannot_be_published_stays_with_the_broker_until_it_can(on_rabbitmq: Project) -> None:
     refusing = {"x-max-length": 0, "x-overflow": "reject-publish"}
@@ -381,6 +416,25 @@ def test_an_app_finds_tasks_of_lightbus_whenever_they_were_imported(on_redis: Pr
     ]
 
 
+@pytest.mark.timeout(120)
+def test_the_task_object_itself_sends_to_the_broker_and_queues_of_the_celery_app(project: Project) -> None:
+    project.conf.update(task_queue_max_priority=10, task_routes={"project.*": "images"})
+    app = project.app(bridge=True)
+
+    @task(name="project.mine")
+    def mine(number: int) -> int:
+        return number
+
+    with closing(default_app()):
+        mine.delay(1)  # Lightbus declares the queue, and Celery declares it again
+        app.send_task("project.mine", (2,))
+        mine.delay(3)
+        got = project.take("lightbus.images", 3, 20)
+
+    assert [json.loads(message.body)[0] for message in got] == [[1], [2], [3]]
+    assert len({tuple(sorted(message.headers)) for message in got}) == 1
+
+
 # Settings
 
 
@@ -412,6 +466,7 @@ def test_settings_carry_queues_and_routes_as_celery_has_them() -> None:
         task_routes=(route_by_code,),
         timezone="Europe/Berlin",
         result_expires=60,
+        broker_transport_options={"max_retries": 3},
         task_acks_late=True,
         task_queues=[
             kombu.Queue("celery", kombu.Exchange("celery"), "celery"),
@@ -423,6 +478,7 @@ def test_settings_carry_queues_and_routes_as_celery_has_them() -> None:
     assert (settings.broker_url, settings.result_backend) == ("amqp://me:secret@host//", "redis://host/1")
     assert (settings.timezone, settings.result_expires_seconds, settings.acks_late) == ("Europe/Berlin", 60.0, True)
     assert settings.celery_serves_others
+    assert settings.broker_transport_options == {"max_retries": 3}
     assert settings.route(NAME, {}) == "images"
     assert settings.route("other", {}) == "celery"
     assert settings.route("other", {"queue": "safe"}) == "safe"
