@@ -48,15 +48,16 @@ def wire_of(
     content_encoding: str | None,
 ) -> Wire:
     """What a received message carries."""
+    priority = properties.get("priority")
     return Wire(
         body=body,
-        content_type=content_type or "",
-        content_encoding=content_encoding or "",
+        content_type=_text(content_type),
+        content_encoding=_text(content_encoding),
         headers=headers,
-        message_id=properties.get("message_id") or "",
-        correlation_id=properties.get("correlation_id") or "",
-        reply_to=properties.get("reply_to") or "",
-        priority=properties.get("priority"),
+        message_id=_text(properties.get("message_id")),
+        correlation_id=_text(properties.get("correlation_id")),
+        reply_to=_text(properties.get("reply_to")),
+        priority=priority if type(priority) is int else None,
         expiration_seconds=_seconds(properties.get("expiration")),
         durable=properties.get("delivery_mode", 2) == 2,
         extra={key: value for key, value in properties.items() if key not in _OWN},
@@ -130,6 +131,11 @@ def _body(stored: object, encoding: str | None) -> bytes:
         except binascii.Error as error:
             raise ValueError("the body of the envelope is not base64") from error
     return stored.encode("utf-8", "surrogateescape")
+
+
+def _text(value: object) -> str:
+    """Other producers write what they like; here a property is text."""
+    return "" if value is None else str(value)
 
 
 def _seconds(expiration: object) -> float | None:
