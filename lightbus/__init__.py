@@ -26,6 +26,7 @@ from .core.errors import (
     Unroutable,
 )
 from .core.retry import RetryPolicy
+from .drivers import open_result_backend, open_transport
 from .endpoint import Invocation, current_delivery
 from .version import VERSION
 
@@ -56,5 +57,7 @@ __all__ = [
     "TransportError",
     "Unroutable",
     "current_delivery",
+    "open_result_backend",
+    "open_transport",
     "rpc",
 ]

@@ -7,7 +7,7 @@ handlers of a worker run on one loop on a thread of its own.
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +22,13 @@ def awaitable(future: Future[T]) -> Awaitable[T]:
     import asyncio
 
     return asyncio.wrap_future(future)
+
+
+async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """What `function` returns, called on a thread with the coroutine's context."""
+    import asyncio
+
+    return await asyncio.to_thread(function, *arguments)
 
 
 class LoopThread:

@@ -57,6 +57,7 @@ class Bus:
         self._url = url
         self._options = options
         self._transport = transport
+        self._owns_transport = transport is None
         self._rpc: RpcClient | None = None
         self._events = EventEndpoint(self.name)
         self._calls = CallEndpoint()
@@ -142,12 +143,14 @@ class Bus:
         return tuple(endpoint for endpoint in every if endpoint.queues())
 
     def close(self) -> None:
-        """Wait for what is under way and disconnect. The bus may be used again afterwards."""
+        """Wait for what is under way and disconnect. A bus that has an URL may be used again afterwards."""
         if self._rpc is not None:
             self._rpc.close()
             self._rpc = None
         if self._transport is not None:
             self._transport.close()
+            if self._owns_transport:
+                self._transport, self._can_fire = None, False
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

@@ -10,16 +10,17 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .. import Bus
 from ..core.errors import TopologyMismatch
-from ..core.message import Route
+from ..core.message import Route, Wire
 from ..core.topology import TASK_QUEUE_PREFIX, Queue, Topology, task_queue_name
 from . import asyncresult
 from .protocol import TaskMessage, encode_task
-from .request import current_request
+from .request import Request, current_request
 from .resultstore import ResultStore, open_result_store, wait_for
 from .sending import Sending, prepare
 from .settings import Settings
@@ -28,6 +29,17 @@ from .signatures import Signature
 if TYPE_CHECKING:
     from ..ports import ResultBackend, Transport
     from .task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A task's message, ready to publish; `parent` is the running task that gets it as a child."""
+
+    wire: Wire
+    route: Route
+    delay_seconds: float
+    message: TaskMessage
+    parent: Request | None
 
 
 class TaskApp:
@@ -139,6 +151,17 @@ class TaskApp:
             ValueError: an argument has no JSON form, or an option cannot be honoured.
             TransportError: the broker did not take it.
         """
+        outgoing = self.outgoing(name, args, kwargs, options, add_to_parent=add_to_parent)
+        sent = self.transport.publish(outgoing.wire, outgoing.route, delay_seconds=outgoing.delay_seconds)
+        return self.sent(outgoing, sent)
+
+    def outgoing(
+        self, name: str, args: Any, kwargs: Any, options: dict[str, Any], *, add_to_parent: bool = True
+    ) -> Outgoing:
+        """All of `send_task` but the publish itself, which the caller does: so the way to the broker stays short.
+
+        Raises as `send_task` does.
+        """
         parent = current_request()
         if parent is not None:
             options["root_id"] = options.get("root_id") or parent.root_id or parent.id
@@ -154,10 +177,20 @@ class TaskApp:
         if not message.ignore_result:
             reply_to = self.results.expect(message.id)
             sending = replace(sending, message=replace(message, reply_to=message.reply_to or reply_to))
-        self.publish(sending, options)
+        message, route, delay_seconds = self._located(sending, options)
+        return Outgoing(encode_task(message), route, delay_seconds, message, parent if add_to_parent else None)
+
+    def sent(self, outgoing: Outgoing, published: Future[None]) -> asyncresult.AsyncResult:
+        """Wait until the broker has taken charge, and give the task's result.
+
+        Raises:
+            TransportError: it did not.
+        """
+        wait_for(published, self.settings.publish_timeout_seconds)
+        message = outgoing.message
         result = asyncresult.AsyncResult(message.id, app=self, ignored=bool(message.ignore_result))
-        if parent is not None and add_to_parent:
-            parent.children.append(result)
+        if outgoing.parent is not None:
+            outgoing.parent.children.append(result)
         return result
 
     def send_signature(self, signature: Signature) -> asyncresult.AsyncResult | asyncresult.EagerResult:
@@ -177,20 +210,8 @@ class TaskApp:
         Raises:
             TransportError: it did not.
         """
-        message = sending.message
-        queue = sending.queue or self._queue_of(sending.route) or self.settings.route(message.task, options or {})
-        if self.serves(message.task):
-            # The header `expires` decides, in the worker, which stores REVOKED. A broker that dropped the message would
-            # leave the caller waiting, and while a delayed message waits in the broker its expiry would run off.
-            if sending.delay_seconds > 0 or not message.ignore_result:
-                message = replace(message, expiration_seconds=None)
-            self.declare(queue)
-            self.publish_to(Route("", task_queue_name(queue)), message, delay_seconds=sending.delay_seconds)
-        elif sending.route is not None:
-            self._declare_for_route(sending.route)
-            self.publish_to(sending.route, message)
-        else:
-            self.publish_to(self.declare_for_celery(queue), message)
+        message, route, delay_seconds = self._located(sending, options or {})
+        self.publish_to(route, message, delay_seconds=delay_seconds)
 
     def publish_to(self, route: Route, message: TaskMessage, *, delay_seconds: float = 0.0) -> None:
         """Publish to a route that stands, and wait until the broker has taken charge."""
@@ -219,6 +240,22 @@ class TaskApp:
         if known.exchange_type == "direct":
             return Route("", queue)
         return Route(known.exchange or queue, known.routing_key or queue)
+
+    def _located(self, sending: Sending, options: Mapping[str, Any]) -> tuple[TaskMessage, Route, float]:
+        """Where a message goes, and after how many seconds; what it goes through is made to stand."""
+        message = sending.message
+        queue = sending.queue or self._queue_of(sending.route) or self.settings.route(message.task, options)
+        if self.serves(message.task):
+            # The header `expires` decides, in the worker, which stores REVOKED. A broker that dropped the message would
+            # leave the caller waiting, and while a delayed message waits in the broker its expiry would run off.
+            if sending.delay_seconds > 0 or not message.ignore_result:
+                message = replace(message, expiration_seconds=None)
+            self.declare(queue)
+            return message, Route("", task_queue_name(queue)), sending.delay_seconds
+        if sending.route is not None:
+            self._declare_for_route(sending.route)
+            return message, sending.route, 0.0
+        return message, self.declare_for_celery(queue), 0.0
 
     def _queue_of(self, route: Route | None) -> str:
         """The queue that an exchange and a routing key lead to, where the settings tell; else `""`."""

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Protocol
 
+from .. import open_result_backend
 from ..core.errors import ConfigError, DecodeError, NotConfirmed
 from ..core.message import Route, Wire
 from ..core.topology import Topology, reply_queue
@@ -76,8 +77,6 @@ def open_result_store(
         return RepliedResults(transport, settings)
     if scheme in ("disabled", ""):
         return NoResults()
-    from ..drivers import open_result_backend  # a project without kept results needs no driver for them
-
     return KeptResults(open_result_backend(url), settings)
 
 

@@ -138,10 +138,11 @@ class Task:
             # What a worker would get: the arguments as they are after the wire.
             sent: Any = json.loads(json.dumps([list(args or ()), dict(kwargs or {})]))
             return self.apply(sent[0], sent[1], task_id=task_id, link=link, link_error=link_error, **merged)
-        return app.send_task(
-            self.name, args, kwargs, task_id=task_id, link=link, link_error=link_error, shadow=shadow,
-            add_to_parent=merged.pop("add_to_parent", self.trail), **merged,
-        )  # fmt: skip
+        add_to_parent = merged.pop("add_to_parent", self.trail)
+        merged |= {"task_id": task_id, "link": link, "link_error": link_error, "shadow": shadow}
+        outgoing = app.outgoing(self.name, args, kwargs, merged, add_to_parent=add_to_parent)
+        sent = app.transport.publish(outgoing.wire, outgoing.route, delay_seconds=outgoing.delay_seconds)
+        return app.sent(outgoing, sent)
 
     def apply(
         self,

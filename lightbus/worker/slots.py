@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, cast
 
-from ..aio import LoopThread
+from ..aio import LoopThread, in_thread
 from ..core.errors import MessageError
 from ..core.outcome import DeadLetter, Outcome
 from ..endpoint import Endpoint, Invocation, set_current
@@ -118,7 +118,8 @@ class Slots:
                 result = await function(*invocation.args, **invocation.kwargs)
         except BaseException as error:  # noqa: BLE001  # user code, as above
             failure = error
-        self._conclude(work, invocation, result, failure, time.monotonic() - started)
+        # In a thread, since it may wait for the broker or a result store, and the loop must not.
+        await in_thread(self._conclude, work, invocation, result, failure, time.monotonic() - started)
 
     def _prepare(self, work: Work) -> Invocation | None:
         delivery = work.delivery

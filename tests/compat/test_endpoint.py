@@ -364,9 +364,9 @@ def test_a_task_that_returns_after_a_retry_it_did_not_raise_has_succeeded(bench:
 def test_callbacks_and_the_next_step_get_the_result_and_leave_before_it_is_stored(bench: Bench) -> None:
     states = []
     bench.task(name="note")(lambda *args: states.append((args, bench.state())))
-    publish = bench.app.publish_to
+    publish = bench.app.transport.publish
     stored_at_publish = []
-    bench.app.publish_to = lambda *a, **k: (stored_at_publish.append(bench.state()), publish(*a, **k))[1]  # type: ignore
+    bench.app.transport.publish = lambda *a, **k: (stored_at_publish.append(bench.state()), publish(*a, **k))[1]  # type: ignore
     bench.put_task(
         task="add", args=(1, 2), root_id="root", priority=5,
         callbacks=(sig("note", "partial", task_id="cb"),),
@@ -434,8 +434,8 @@ def test_errbacks_get_the_id_and_the_rest_of_the_chain_fails_too(bench: Bench) -
 def test_callbacks_that_cannot_be_sent_park_the_message_and_fail_the_result(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench.app, "publish_to", _refuse)
     bench.put_task(task="add", args=(1, 2), callbacks=(sig("add", 1),))
+    monkeypatch.setattr(bench.app, "outgoing", _refuse)
 
     (outcome,) = bench.work()
 

@@ -65,6 +65,7 @@ class AmqpPublisher:
         self._blocked = ""
         self._last_error: TransportError | None = None
         self._idle = threading.Condition(self._lock)
+        self._closed = False
 
     def publish(self, wire: Wire, route: Route, *, delay_seconds: float = 0.0, mandatory: bool = False) -> Future[None]:
         """See `ports.Transport.publish`."""
@@ -77,6 +78,9 @@ class AmqpPublisher:
         if self._pid != os.getpid():
             self._reset()  # after a fork: the parent's socket and thread are not ours
         with self._lock:
+            if self._closed:
+                publication.fail(ConnectionLost("this transport is closed; a Bus opens a new one by itself"))
+                return publication.future
             if self._link is None:
                 self._link = Link(self._url, self._options, self, name="publish")
                 self._link.lock = self._lock  # one lock for the channel's numbers and its frames: they go together
@@ -96,7 +100,10 @@ class AmqpPublisher:
 
     def close(self, timeout_seconds: float = 5.0) -> None:
         """Wait for confirms under way, then disconnect. What is still unconfirmed fails."""
-        if self._pid != os.getpid() or self._link is None:
+        if self._pid != os.getpid():
+            self._reset()
+        self._closed = True
+        if self._link is None:
             return
         with self._lock:
             self._idle.wait_for(lambda: not self._unconfirmed and not self._waiting, timeout_seconds)

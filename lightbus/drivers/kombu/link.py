@@ -59,7 +59,8 @@ def connect(url: str, options: Mapping[str, object], *, heartbeat_seconds: float
             candidate, heartbeat=heartbeat_seconds, connect_timeout=5.0, transport_options=dict(options)
         )
         try:
-            connection.connect()
+            # As `connection.connect()`, but without its second try after 2 s: when to try again is the link's business.
+            connection.ensure_connection(max_retries=1, interval_start=0, reraise_as_library_errors=False)
             break
         except (*CONNECTION_ERRORS, *CHANNEL_ERRORS) as error:  # a refused password counts as a channel error there
             failed = connect_error(error, connection.as_uri())
