@@ -1,0 +1,1 @@
+"""The shop: an ordinary Celery project, with a bus beside it."""
