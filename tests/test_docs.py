@@ -172,7 +172,7 @@ class PageRun:
         """Stop what runs, and object to files that nothing used."""
         while self.running:
             self.running.pop().stop()
-        for name in self.files:
+        for name in [name for name in self.files if name.endswith(".py")]:
             module = name.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
             path = self.folder / name
             imported = module in sys.modules or any((path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"))
@@ -190,6 +190,8 @@ class PageRun:
         for command, wanted in commands_of(block.text):
             self.commands.append(command)
             if command == "echo $?":
+                if self.running and self.running[-1].command == self.commands[-2]:  # a worker that did not start
+                    self.exit_code = self.running.pop().end()
                 compare(command, wanted, f"{self.exit_code}\n")
             elif _STAYS.search(command):
                 running = Running(command)
@@ -230,14 +232,17 @@ class Running:
     def expect(self, wanted: str) -> None:
         """Wait until the output since the last call is the one that is shown."""
         deadline = time.monotonic() + OUTPUT_SECONDS
-        while wanted.strip() and not (
-            self._output[self._from :].strip() and matches(wanted, self._output[self._from :])
-        ):
+        while wanted.strip() and not self._has_printed(wanted):
             if time.monotonic() > deadline or self._process.poll() not in (None, 0):
-                self._reader.join(5)
+                self._reader.join(1)
                 compare(self.command, wanted, self._output[self._from :])
+                break
             time.sleep(0.02)
         self._from = len(self._output)
+
+    def _has_printed(self, wanted: str) -> bool:
+        got = self._output[self._from :]
+        return bool(got.strip()) and matches(wanted, got)
 
     def interrupt(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -250,14 +255,19 @@ class Running:
 
     def wait(self) -> None:
         """Raises AssertionError: it does not end, or not with exit code 0."""
+        exit_code = self.end()
+        stopped = exit_code == 0 or (exit_code == 1 and self.command.startswith("celery"))  # Celery's way after Ctrl-C
+        assert stopped, f"$ {self.command}\nended with {exit_code}:\n{self._output}"
+
+    def end(self) -> int:
+        """The exit code, once it has ended. Raises AssertionError: it does not."""
         try:
             exit_code = self._process.wait(OUTPUT_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             raise AssertionError(f"$ {self.command}\ndoes not stop:\n{self._output}") from None
         self._reader.join(5)
-        stopped = exit_code == 0 or (exit_code == 1 and self.command.startswith("celery"))  # Celery's way after Ctrl-C
-        assert stopped, f"$ {self.command}\nended with {exit_code}:\n{self._output}"
+        return exit_code
 
 
 def commands_of(text: str) -> Iterator[tuple[str, str]]:
@@ -383,7 +393,7 @@ def test_a_block_that_does_not_do_what_it_shows_is_found(block: str, problem: st
 NAMED_PAGES = [*pages(), "CONTRIBUTING.md", "CHANGELOG.md"]
 _LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`([^`\n]+)`")
-_PATH = re.compile(r"(?:tests|docs|lightbus|scheduler|examples|benchmarks|\.ci)/[\w./-]*\w/?")
+_PATH = re.compile(r"(?:tests|docs|lightbus|scheduler|examples|benchmarks|\.ci)/[\w./-]*(?:\.\w+|/)")
 
 
 def prose_of(page: str) -> str:
@@ -453,7 +463,7 @@ def test_the_capabilities_page_says_what_the_transports_say() -> None:
     values = [open_transport(url).capabilities for url in urls]  # connects to nothing yet
 
     def shown(value: object) -> str:
-        return {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value:g}"  # type: ignore[str-format]
+        return {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value:g}"
 
     head, *rows = table_of("docs/reference/capabilities.md", "Capability")
     assert head[1:] == [one.name for one in values]
@@ -470,10 +480,18 @@ def test_the_errors_page_lists_every_error() -> None:
 
 
 def test_the_exit_codes_page_lists_every_code() -> None:
-    from lightbus.worker import options
+    from lightbus.cli import exits
 
     shown = {row[0] for row in table_of("docs/reference/cli.md", "Exit code")[1:]}
-    assert shown == {str(value) for name, value in vars(options).items() if name.startswith("EXIT_")}
+    codes = {value for name, value in vars(exits).items() if name.startswith("EXIT_") and isinstance(value, int)}
+    assert shown == {str(code) for code in codes}
+
+
+def test_the_configuration_page_lists_every_celery_setting_that_is_understood() -> None:
+    from lightbus.compat import settings
+
+    page = (ROOT / "docs/reference/configuration.md").read_text(encoding="utf-8")
+    assert [name for name in settings._TABLE if f"`{name}`" not in page] == []
 
 
 if __name__ == "__main__":
