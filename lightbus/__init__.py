@@ -1,34 +1,39 @@
 """Lightbus: events, RPC, tasks and schedules for several Python applications on one broker.
 
-The names here are the public ones. Importing them loads no broker library; that happens on first use.
+The names in `__all__` are the public ones. Each is loaded when it is first used (PEP 562), from the module that stands
+beside it below: loading them all takes longer than `lightbus --help` may. No broker library is loaded by any of them.
 """
 
-from .bus import Bus
-from .core.api import Api, Event, rpc
-from .core.errors import (
-    AccessRefused,
-    ApiError,
-    BadArguments,
-    BrokerUnreachable,
-    CallError,
-    CallTimeout,
-    ConfigError,
-    ConnectionLost,
-    DeclarationError,
-    Expired,
-    LightbusError,
-    MessageError,
-    NotConfirmed,
-    NotServed,
-    Rejected,
-    RemoteError,
-    TransportError,
-    Unroutable,
-)
-from .core.retry import RetryPolicy
-from .drivers import open_result_backend, open_transport
-from .endpoint import Invocation, current_delivery
+from typing import TYPE_CHECKING
+
 from .version import VERSION
+
+if TYPE_CHECKING:
+    from .bus import Bus
+    from .core.api import Api, Event, rpc
+    from .core.errors import (
+        AccessRefused,
+        ApiError,
+        BadArguments,
+        BrokerUnreachable,
+        CallError,
+        CallTimeout,
+        ConfigError,
+        ConnectionLost,
+        DeclarationError,
+        Expired,
+        LightbusError,
+        MessageError,
+        NotConfirmed,
+        NotServed,
+        Rejected,
+        RemoteError,
+        TransportError,
+        Unroutable,
+    )
+    from .core.retry import RetryPolicy
+    from .drivers import open_result_backend, open_transport
+    from .endpoint import Invocation, current_delivery
 
 __version__ = VERSION
 
@@ -61,3 +66,31 @@ __all__ = [
     "open_transport",
     "rpc",
 ]
+
+#: Where the public names that are no errors stand; the errors all stand in `core.errors`.
+_HOMES = {
+    "Api": "core.api",
+    "Bus": "bus",
+    "Event": "core.api",
+    "Invocation": "endpoint",
+    "RetryPolicy": "core.retry",
+    "current_delivery": "endpoint",
+    "open_result_backend": "drivers",
+    "open_transport": "drivers",
+    "rpc": "core.api",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name; any other is the AttributeError that it is in every module."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f".{_HOMES.get(name, 'core.errors')}", __name__), name)
+    globals()[name] = value  # so that this function is asked once per name
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -58,6 +58,7 @@ class Bus:
         self._options = options
         self._transport = transport
         self._owns_transport = transport is None
+        self._default_url: str | None = None
         self._rpc: RpcClient | None = None
         self._events = EventEndpoint(self.name)
         self._calls = CallEndpoint()
@@ -67,7 +68,17 @@ class Bus:
     @property
     def url(self) -> str:
         """The broker's URL, as it was resolved now."""
-        return resolve_url(self._url)
+        return resolve_url(self._url or self._default_url)
+
+    @property
+    def has_url(self) -> bool:
+        """Whether the program named the broker itself, by `url` or `transport`."""
+        return self._url is not None or not self._owns_transport
+
+    def use_default_url(self, url: str) -> None:
+        """Take `url` as the broker unless the program named one. Has an effect only before the first use."""
+        if not self.has_url and self._transport is None:
+            self._default_url = url
 
     @property
     def transport(self) -> Transport:
@@ -141,6 +152,14 @@ class Bus:
         """All that this app's workers answer; those without a queue are left out."""
         every: list[Endpoint] = [self._events, self._calls, *self._endpoints]
         return tuple(endpoint for endpoint in every if endpoint.queues())
+
+    def apis(self) -> tuple[type[Api], ...]:
+        """The contracts that this app serves, for tools."""
+        return self._calls.apis()
+
+    def listeners(self) -> tuple[Listener, ...]:
+        """The listeners of this app, for tools."""
+        return tuple(self._events.listeners())
 
     def close(self) -> None:
         """Wait for what is under way and disconnect. A bus that has an URL may be used again afterwards."""

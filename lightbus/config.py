@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 URL_VARIABLE = "LIGHTBUS_URL"
-EMBEDDED_FILE = Path(".lightbus") / "bus.db"
+EMBEDDED_FILE = os.path.join(".lightbus", "bus.db")  # not pathlib: it would be a tenth of the start of `lightbus`
 
 
 def resolve_url(url: str | None = None, *, environ: Mapping[str, str] | None = None) -> str:
@@ -21,9 +20,9 @@ def resolve_url(url: str | None = None, *, environ: Mapping[str, str] | None = N
     return url or variables.get(URL_VARIABLE, "") or embedded_url()
 
 
-def embedded_url(folder: Path | None = None) -> str:
+def embedded_url(folder: str = "") -> str:
     """The URL of the embedded broker in `folder`, by default the current one."""
-    return f"sqlite:///{(folder or Path.cwd()).absolute() / EMBEDDED_FILE}"
+    return f"sqlite:///{os.path.abspath(os.path.join(folder, EMBEDDED_FILE))}"
 
 
 def is_embedded(url: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
 import time
 import uuid
@@ -63,7 +62,7 @@ class RpcClient:
         self._pending: Pending[_Waiting] = Pending()
         self._consumer: Consumer | None = None
         self._closing = False
-        host = "".join(c if c.isalnum() else "-" for c in socket.gethostname())[:40]
+        host = "".join(c if c.isalnum() else "-" for c in os.uname().nodename)[:40]
         self._queue = reply_queue(self._app, f"{host}.{self._pid}.{uuid.uuid4().hex[:8]}")
 
     def start(

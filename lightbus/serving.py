@@ -43,6 +43,7 @@ class CallEndpoint:
         self._topology = Topology()
         self._calls: dict[str, dict[str, _Served]] = {}
         self._versions: dict[str, tuple[int, int]] = {}
+        self._contracts: list[type[Api]] = []
 
     def add(self, implementation: Api) -> None:
         """Raises DeclarationError: no API, served already, or a call has no implementation."""
@@ -59,6 +60,11 @@ class CallEndpoint:
         self._calls[queue.name] = calls
         self._versions[queue.name] = split_version(contract.api_version)
         self._topology += Topology(queues=(queue,))
+        self._contracts.append(contract)
+
+    def apis(self) -> tuple[type[Api], ...]:
+        """The contracts that are served."""
+        return tuple(self._contracts)
 
     def topology(self) -> Topology:
         """See `Endpoint`."""

@@ -1,20 +1,12 @@
-"""What a worker is told, as one value; and the exit codes by which it says how it went."""
+"""What a worker is told, as one value."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..core.errors import AccessRefused, ConfigError, DeclarationError, LightbusError, TransportError
+from ..core.errors import ConfigError
 from ..middleware import Middleware
-
-EXIT_OK = 0
-EXIT_FAILED = 1  #: something that is not listed below
-EXIT_USAGE = 2  #: the command line
-EXIT_UNAVAILABLE = 69  #: the broker cannot be reached
-EXIT_DEFECT = 70  #: a defect of Lightbus or of a library
-EXIT_NO_PERMISSION = 77  #: the broker refused the user, the password or the virtual host
-EXIT_CONFIG = 78  #: the app cannot be loaded, or is declared wrongly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +31,3 @@ class WorkerOptions:
         for name in ("processes", "threads", "prefetch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
-
-
-def exit_code_of(error: BaseException) -> int:
-    """The exit code under which a command reports `error`."""
-    if isinstance(error, AccessRefused):
-        return EXIT_NO_PERMISSION
-    if isinstance(error, TransportError):
-        return EXIT_UNAVAILABLE
-    if isinstance(error, ConfigError | DeclarationError):
-        return EXIT_CONFIG
-    return EXIT_FAILED if isinstance(error, LightbusError) else EXIT_DEFECT

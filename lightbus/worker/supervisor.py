@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from ..core.errors import LightbusError
-from .options import EXIT_DEFECT, EXIT_FAILED, EXIT_OK, exit_code_of
+from ..core.exitcodes import EXIT_DEFECT, EXIT_FAILED, EXIT_OK, exit_code_of
 
 logger = logging.getLogger("lightbus.worker")
 

@@ -1,0 +1,31 @@
+"""The bus that a command sends with, closed when the command is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from ..bus import Bus
+from .apps import LoadedApp
+
+OWN_NAME = "command-line"
+
+
+@contextmanager
+def connected(app: LoadedApp, url: str | None) -> Iterator[Bus]:
+    """The app's bus; with `url` one of the command line's own, because what is said on the command line wins."""
+    announce(app)
+    bus = Bus(OWN_NAME, url=url) if url else app.bus()
+    try:
+        yield bus
+    finally:
+        bus.close()
+        app.close()
+
+
+def announce(app: LoadedApp) -> None:
+    """Say that the embedded broker is used, when nobody named one: it is another one in each folder."""
+    if app.is_embedded_by_default:
+        click.echo("no broker configured: using the embedded broker in ./.lightbus/bus.db", err=True)
