@@ -480,10 +480,10 @@ def test_the_errors_page_lists_every_error() -> None:
 
 
 def test_the_exit_codes_page_lists_every_code() -> None:
-    from lightbus.cli import exits
+    from lightbus.core import exitcodes
 
     shown = {row[0] for row in table_of("docs/reference/cli.md", "Exit code")[1:]}
-    codes = {value for name, value in vars(exits).items() if name.startswith("EXIT_") and isinstance(value, int)}
+    codes = {value for name, value in vars(exitcodes).items() if name.startswith("EXIT_") and isinstance(value, int)}
     assert shown == {str(code) for code in codes}
 
 
