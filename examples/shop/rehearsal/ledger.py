@@ -1,4 +1,4 @@
-"""Counting: what the processes wrote into the journal, and whether anything was lost or done twice. Reads files only."""
+"""What the processes wrote into the journal, counted: was anything lost or done twice? Reads files only."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Ledger:
         return [task_id for task_id, runs in self.runs.items() if len(runs) > 1]
 
     @property
-    def forwarded(self) -> list[str]:
-        """Ids of messages that one side handed to the other before they ran."""
+    def marked(self) -> list[str]:
+        """Ids of messages that carried the mark of a hand-over when they ran."""
         return [task_id for task_id, runs in self.runs.items() if any(run["hops"] for run in runs)]
 
     @property
@@ -75,6 +75,11 @@ class Ledger:
 
     def run_by(self, engine: str) -> list[str]:
         return [task_id for task_id in self.runs if self.engine_of(task_id) == engine]
+
+    @property
+    def handled(self) -> int:
+        """Runs of tasks, and events heard."""
+        return sum(len(runs) for runs in self.runs.values()) + sum(self.heard.values())
 
     @property
     def unheard(self) -> list[tuple[str, int]]:

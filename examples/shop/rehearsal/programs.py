@@ -1,4 +1,4 @@
-"""The project's processes: start, watch and end them, and wait for what they do. Only what was started here is ended."""
+"""Processes: start, watch and end them, and wait for what they do. Only what was started here is ended."""
 
 from __future__ import annotations
 
@@ -53,6 +53,9 @@ def tail(log: Path, lines: int = 25) -> str:
 class Program:
     """A running Python program in a process group of its own, its output in a file."""
 
+    STOP = signal.SIGTERM  #: asks a worker to finish what it runs, hand back what it holds, and end
+    answers = False  #: stdout is read here and not logged
+
     def __init__(self, arguments: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str]) -> None:
         self.arguments = list(arguments)
         self.log = log
@@ -66,8 +69,6 @@ class Program:
                 stderr=output,
                 start_new_session=True,
             )
-
-    answers = False  #: stdout is read here and not logged
 
     def __repr__(self) -> str:
         return f"<{' '.join(self.arguments)} pid={self.pid}>"
@@ -106,8 +107,8 @@ class Program:
             self._process.send_signal(number)
 
     def stop(self, seconds: float = 30) -> int:
-        """A warm stop: it finishes what it runs, hands back what it holds, and ends. Returns the exit code."""
-        self.signal(signal.SIGTERM)
+        """A warm stop. Returns the exit code."""
+        self.signal(self.STOP)
         return self.wait(seconds)
 
     def wait(self, seconds: float = 30) -> int:

@@ -1,14 +1,20 @@
-"""The stage: a copy of the project in a folder of its own, edited and run there, so that the original stays as it is."""
+"""The stage: a copy of the project in a folder of its own, edited and run there; the original stays as it is."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import os
+import re
 import shutil
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from .ledger import Ledger
+from lightbus.drivers import open_transport
+from lightbus.ports import Transport
+
+from .ledger import LISTENERS, Ledger
 from .programs import Program, Web, wait_for
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -20,6 +26,11 @@ AFTER = "from lightbus.compat import task\n"
 CELERY_QUEUE = "shop"
 LIGHTBUS_QUEUE = "lightbus.shop"
 DEAD_QUEUE = "lightbus.dead"
+QUEUES = (CELERY_QUEUE, LIGHTBUS_QUEUE, *(f"support.on.{listener}" for listener in LISTENERS))
+
+#: What the two workers log when they serve.
+CELERY_READY = "ready."
+LIGHTBUS_READY = "lightbus worker ready"
 
 #: Quicker to start; a worker of a real project leaves them out.
 CELERY_OPTIONS = ("--without-gossip", "--without-mingle", "--without-heartbeat")
@@ -55,11 +66,58 @@ class Stage:
             **(environment or {}),
         }
         self._programs: list[Program] = []
+        self._transport: Transport | None = None
+        self._dead_before = 0
 
     @property
     def ledger(self) -> Ledger:
         """The count as it is now."""
         return Ledger.read(self.var / "journal.jsonl")
+
+    @property
+    def forwarded(self) -> set[str]:
+        """Ids of the tasks that one side handed to the other.
+
+        Celery's worker logs each one; a task that Lightbus handed to Celery has the mark when it runs there. (Where
+        Lightbus runs a task the mark is gone: what the task sends must not inherit it.)
+        """
+        found = set(self.ledger.marked)
+        for log in self.all_logs:
+            found |= set(re.findall(r"forwarded name=\S+ id=(\S+)", log.read_text(errors="replace")))
+        return found
+
+    @property
+    def transport(self) -> Transport:
+        """This process's own way to the broker, to look into queues."""
+        if self._transport is None:
+            self._transport = open_transport(self.broker)
+        return self._transport
+
+    @property
+    def broker_name(self) -> str:
+        """For people: what it is and where, without a password."""
+        kind = self.transport.capabilities.name
+        if self.broker.startswith("sqlite"):
+            return kind
+        parts = urlsplit(self.broker)
+        return f"{kind} at {parts.hostname or 'localhost'}{parts.path}"
+
+    @contextlib.contextmanager
+    def watched(self, look: Callable[[Ledger], None]) -> Iterator[None]:
+        """Within the block `look` gets the ledger a few times per second, in a thread of its own."""
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.2):
+                look(self.ledger)
+
+        thread = threading.Thread(target=watch, name="ledger")
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     @property
     def all_logs(self) -> list[Path]:
@@ -88,8 +146,8 @@ class Stage:
 
     def lightbus(self, application: str, processes: int = 1) -> Program:
         """A Lightbus worker of `shop` or `support`."""
-        serve = str(Path(__file__).with_name("serve.py"))
-        return self._start(f"lightbus-{application}", [serve, application, str(processes)])
+        arguments = ["-m", "lightbus.cli", "worker", "-A", application, "--processes", str(processes)]
+        return self._start(f"lightbus-{application}", arguments)
 
     def web(self) -> Web:
         """A process of the web shop, running the code as it is now."""
@@ -101,6 +159,9 @@ class Stage:
         """kill -9 whatever still runs."""
         for program in self._programs:
             program.end()
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
 
     def wait_for_runs(self, ids: list[str], seconds: float) -> None:
         """Wait until each of these tasks has run."""
@@ -110,6 +171,26 @@ class Stage:
 
         wait_for(look, seconds, f"{len(ids)} tasks to run", self.all_logs)
 
+    # -- the broker
+
+    def waiting(self, queue: str) -> int:
+        """Messages that wait in a queue."""
+        return self.transport.message_count(queue) or 0
+
+    def waiting_dead(self) -> int:
+        """Messages parked since `left_over` looked."""
+        return self.waiting(DEAD_QUEUE) - self._dead_before
+
+    def left_over(self) -> list[str]:
+        """The project's queues in which there are messages already, so that a count here would be wrong."""
+        self._dead_before = self.waiting(DEAD_QUEUE)
+        return [queue for queue in QUEUES if self.waiting(queue)]
+
+    def clean_up(self) -> None:
+        """Remove the project's queues from the broker."""
+        for queue in QUEUES:
+            self.transport.delete(queue)
+
     def _start(self, name: str, arguments: list[str]) -> Program:
         program = Program(arguments, self.project, self._log(name), self._environment)
         self._programs.append(program)
@@ -118,7 +199,3 @@ class Stage:
     def _log(self, name: str) -> Path:
         number = sum(1 for program in self._programs if program.log.name.startswith(name)) + 1
         return self.logs / f"{name}-{number}.log"
-
-
-CELERY_READY = "ready."
-LIGHTBUS_READY = "ready."

@@ -5,10 +5,9 @@ from __future__ import annotations
 from email.message import EmailMessage
 from typing import Any
 
+import journal
 from celery import shared_task
 from celery import shared_task as task
-
-import journal
 
 from . import images
 

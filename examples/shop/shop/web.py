@@ -23,6 +23,7 @@ from typing import Any
 
 import journal
 from contracts import Orders, Ticket, Tickets
+
 from lightbus.compat import default_app
 
 from . import tasks

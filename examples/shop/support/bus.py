@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import journal
 from contracts import Orders, Ticket, Tickets
+
 from lightbus import Bus, current_delivery, rpc
 
 bus = Bus("support")
@@ -53,5 +54,9 @@ bus.serve(OurTickets())
 def heard(listener: str, event: Orders.placed) -> None:
     delivery = current_delivery()
     journal.note(
-        "heard", listener=listener, order=event.order, id=delivery and delivery.id, again=delivery and delivery.redelivered
+        "heard",
+        listener=listener,
+        order=event.order,
+        id=delivery and delivery.id,
+        again=delivery and delivery.redelivered,
     )
