@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from .aio import awaitable
+from .calling import RpcClient
 from .config import resolve_url
 from .core.api import Api, Event, Rpc
 from .core.codec import encode_event
@@ -21,7 +22,6 @@ from .endpoint import Endpoint
 from .identity import new_origin
 from .listeners import EventEndpoint, Listener, spec_of
 from .ports import Transport
-from .rpc import RpcClient
 from .serving import CallEndpoint
 
 P = ParamSpec("P")

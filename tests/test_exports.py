@@ -27,3 +27,12 @@ def test_importing_all_public_names_loads_no_broker_library() -> None:
 
     assert "lightbus.bus" in loaded
     assert not {"kombu", "amqp", "redis", "celery", "asyncio", "sqlite3"} & set(loaded)
+
+
+def test_no_module_hides_a_public_name() -> None:
+    """A submodule becomes an attribute of the package when it is imported, whatever stood there."""
+    import lightbus.bus  # loads nearly all others
+    from lightbus import rpc
+
+    assert callable(rpc)
+    assert not [name for name in lightbus.__all__ if f"lightbus.{name}" in sys.modules]

@@ -13,7 +13,7 @@
             raise NotImplementedError
 
 The owner subclasses it and repeats `@rpc()` over its implementation; a caller gets an instance from `bus.client`.
-Pure: what a call does on the wire is `lightbus.rpc`'s business, reached through the instance's `Caller`.
+Pure: what a call does on the wire is `lightbus.calling`'s business, reached through the instance's `Caller`.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from .bridge import bridge_of, described, setting
 from .producers import keep_stubs, route_through
 from .workers import ForwardStep, forward_strategy
 
-__all__ = ["forward_strategy", "forwarded", "install", "settings_from"]
+__all__ = ["forward_strategy", "forwarded", "install", "is_installed", "settings_from"]
 
 #: Celery's settings that `Settings` understands by the same name and that are plain values.
 _PLAIN_SETTINGS = (
@@ -61,6 +61,11 @@ def install(celery_app: Celery, *, moved: Iterable[str] = ()) -> None:
     celery_app.steps["consumer"].add(ForwardStep)
     keep_stubs(celery_app, bridge)
     default_app().configure_later(partial(settings_from, celery_app))
+
+
+def is_installed(celery_app: Celery) -> bool:
+    """Whether `install` was called for this app."""
+    return bridge_of(celery_app).installed
 
 
 def settings_from(celery_app: Celery) -> Settings:
