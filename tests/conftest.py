@@ -52,6 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[BROKERS] = Brokers(Path(tempfile.mkdtemp(prefix="lightbus-test-")), os.getpid())
     else:
         config.stash[BROKERS] = Brokers(Path(given["lightbus_folder"]), given["lightbus_owner_pid"])
+    # The embedded broker's sockets go there when a test's own folder is too deep for them; it goes with the run.
+    os.environ["XDG_RUNTIME_DIR"] = str(config.stash[BROKERS].folder)
 
 
 @pytest.hookimpl(optionalhook=True)

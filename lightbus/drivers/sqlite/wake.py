@@ -63,12 +63,8 @@ class Waiter:
             path = os.path.join(folder, name)
             if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
                 continue
-            inbox = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            try:
-                _make_private(folder)
-                inbox.bind(path)
-            except OSError:
-                inbox.close()
+            inbox = _bound(folder, path)
+            if inbox is None:
                 continue
             inbox.setblocking(False)
             self._inbox, self.path = inbox, path
@@ -100,6 +96,7 @@ class Waiter:
         if unlink and self.path is not None:
             with suppress(OSError):
                 os.unlink(self.path)
+                os.rmdir(os.path.dirname(self.path))  # fails while another connection has its inbox there
         self._inbox = self.path = None
 
 
@@ -120,6 +117,23 @@ def _folders(bus_path: str) -> list[str]:
     short = f"lightbus-{os.getuid()}-{digest}"
     roots = [os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir(), "/tmp"]
     return [bus_path + ".wake", *(os.path.join(root, short) for root in roots if root)]
+
+
+def _bound(folder: str, path: str) -> socket.socket | None:
+    """An inbox at `path`, or None when `folder` cannot hold one."""
+    for _ in range(10):
+        inbox = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            _make_private(folder)
+            inbox.bind(path)
+        except FileNotFoundError:
+            inbox.close()  # the last connection has just removed the folder that was there a moment ago
+        except OSError:
+            inbox.close()
+            return None
+        else:
+            return inbox
+    return None
 
 
 def _make_private(folder: str) -> None:
