@@ -2,7 +2,9 @@
 
 BROKER: `sqlite` (embedded, the default), `rabbitmq`, `redis`, or a URL. Shows the move of one task from Celery to
 Lightbus and back while messages are under way, in real processes, and counts at the end. What is played is in
-`rehearsal/`; this file shows it. Exit code 0: the count is right. 1: it is not, and why. 69: the broker cannot be reached.
+`rehearsal/`; this file shows it.
+
+Exit codes: 0: the count is right. 1: it is not, and why. 2: the command line. 69: the broker cannot be reached.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lightbus import TransportError
+from lightbus import ConfigError, TransportError
 
 EXIT_UNAVAILABLE = 69
 NAMES = {
@@ -47,7 +49,8 @@ def main() -> int:
         print(f"BROKER is {asked!r}: say sqlite, rabbitmq, redis, or a URL like amqp://user:password@host/vhost")
         return 2
     stage = Stage(folder / "stage", broker)
-    show = Show(Console(highlight=False), stage)
+    show = Show(Console(highlight=False, soft_wrap=True), stage)
+    keep = False
     try:
         left = stage.left_over()
         if left:
@@ -55,7 +58,16 @@ def main() -> int:
                 f"There are messages in {', '.join(left)} on {stage.broker_name}: use a broker of its own."
             )
             return 1
+        if not stage.transport.capabilities.shared:
+            show.console.print(
+                f"{stage.broker_name} serves one process alone, and this needs several: use another broker."
+            )
+            return 2
         problems = show.play()
+        keep = bool(problems)
+    except ConfigError as error:
+        show.console.print(escape(str(error)))
+        return 2
     except TransportError as error:
         show.console.print(f"The broker {stage.broker_name} cannot be used: {escape(str(error))}")
         return EXIT_UNAVAILABLE
@@ -64,12 +76,13 @@ def main() -> int:
         return 130
     finally:
         stage.end()
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
     if problems:
         for problem in problems:
             show.console.print(f"[red]- {escape(problem)}")
         show.console.print(f"The logs are in {stage.logs}, the journal is in {stage.var}.")
         return 1
-    shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 

@@ -100,7 +100,8 @@ class Stage:
         if self.broker.startswith("sqlite"):
             return kind
         parts = urlsplit(self.broker)
-        return f"{kind} at {parts.hostname or 'localhost'}{parts.path}"
+        port = f":{parts.port}" if parts.port else ""
+        return f"{kind} at {parts.hostname or 'localhost'}{port}{parts.path or '/'}"
 
     @contextlib.contextmanager
     def watched(self, look: Callable[[Ledger], None]) -> Iterator[None]:

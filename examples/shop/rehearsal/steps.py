@@ -71,7 +71,7 @@ class Move:
         )
 
     def one_task_moves(self) -> None:
-        """Step 2: the import is edited, the Celery worker restarted, a Lightbus worker started; callers do not change."""
+        """Step 2: the import is edited, the Celery worker restarted, a Lightbus worker started; no caller changes."""
         stage, sent = self.stage, self.sent
         self._say("The edit, all of it:")
         self.diff = stage.move(to_lightbus=True)
