@@ -1,4 +1,4 @@
-"""The example project `examples/shop` for the acceptance tests: its stage and steps, and a broker for as long as needed."""
+"""The example project `examples/shop` for the acceptance tests: its stage, its steps, and a broker of its own."""
 
 from __future__ import annotations
 

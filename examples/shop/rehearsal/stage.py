@@ -145,10 +145,11 @@ class Stage:
         arguments = ["-m", "celery", "-A", "shop.celery", "worker", "-l", "INFO", "-c", "2", *CELERY_OPTIONS]
         return self._start("celery", arguments)
 
-    def lightbus(self, application: str, processes: int = 1) -> Program:
-        """A Lightbus worker of `shop` or `support`."""
-        arguments = ["-m", "lightbus.cli", "worker", "-A", application, "--processes", str(processes)]
-        return self._start(f"lightbus-{application}", arguments)
+    def lightbus(self, *applications: str, processes: int = 1) -> Program:
+        """A Lightbus worker of `shop`, of `support`, or of both."""
+        named = [argument for application in applications for argument in ("-A", application)]
+        arguments = ["-m", "lightbus.cli", "worker", *named, "--processes", str(processes)]
+        return self._start(f"lightbus-{'-'.join(applications)}", arguments)
 
     def web(self) -> Web:
         """A process of the web shop, running the code as it is now."""
