@@ -75,10 +75,15 @@ class Bus:
         """Whether the program named the broker itself, by `url` or `transport`."""
         return self._url is not None or not self._owns_transport
 
-    def use_default_url(self, url: str) -> None:
-        """Take `url` as the broker unless the program named one. Has an effect only before the first use."""
+    def use_default_url(self, url: str, *, options: Mapping[str, object] = _NO_OPTIONS) -> None:
+        """Take `url` as the broker unless the program named one. Has an effect only before the first use.
+
+        Args:
+            options: the transport options that go with `url`, unless the program gave some.
+        """
         if not self.has_url and self._transport is None:
             self._default_url = url
+            self._options = self._options or options
 
     @property
     def transport(self) -> Transport:

@@ -60,6 +60,19 @@ class Commands(click.Group):
         command: click.Command = getattr(importlib.import_module(f"lightbus.cli.{name}"), name)
         return command
 
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not name.startswith("-") and name not in COMMANDS:
+            import difflib
+
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            raise click.UsageError(
+                f"no command {name!r}: " + (f"did you mean {near[0]!r}?" if near else f"there is {', '.join(COMMANDS)}")
+            )
+        return super().resolve_command(context, args)
+
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -79,33 +92,39 @@ def cli(context: click.Context, debug: bool) -> None:
 
 def main() -> None:
     """Run the command line; ends the process."""
-    debug = "--debug" in sys.argv
+    debug = "--debug" in sys.argv  # wherever it stands
     sys.argv = [sys.argv[0], *(argument for argument in sys.argv[1:] if argument != "--debug")]
     try:
         code = cli.main(prog_name="lightbus", standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Exit as error:
         code = error.exit_code
-    except click.Abort:
-        code = EXIT_INTERRUPTED
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except KeyboardInterrupt:
+    except (click.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left; it wants no more words
-        code = 0
-    except LightbusError as error:
-        code = getattr(error, "exit_code", None) or exit_code_of(error)
-        if debug:
-            logger.exception("the command failed")
-        click.echo(f"lightbus: {error}", err=True)
+        code = EXIT_FAILED  # as click ends where it meets the same
     except Exception as error:  # the top of the command line
-        code = EXIT_DEFECT
+        code, text = _verdict(error)
         if debug:
             logger.exception("the command failed")
-        click.echo(f"lightbus: a defect: {type(error).__name__}: {error}; run it again with --debug", err=True)
-    sys.exit(code if isinstance(code, int) else 0)
+        click.echo(f"lightbus: {text}", err=True)
+    sys.exit(code if isinstance(code, int) else EXIT_OK)
+
+
+def _verdict(error: Exception) -> tuple[int, str]:
+    """Exit code and sentence."""
+    match error:
+        case click.UsageError():
+            text = " ".join(error.format_message().split())
+            command = error.ctx.command_path if error.ctx is not None else "lightbus"
+            return error.exit_code, f"{text.rstrip('.')} (`{command} --help` shows how it is used)"
+        case click.ClickException():
+            return error.exit_code, error.format_message()
+        case LightbusError():
+            return getattr(error, "exit_code", None) or exit_code_of(error), " ".join(str(error).split())
+    name = type(error).__name__
+    return EXIT_DEFECT, f"a defect: {name}: {error}; run it again with --debug, and report what that shows"
 
 
 if __name__ == "__main__":

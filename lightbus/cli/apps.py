@@ -1,7 +1,7 @@
 """Finds the app that a command is about: its buses, its Celery app, its tasks and its API contracts.
 
-`-A shop` loads the module `shop`; when that is a package, also `shop.bus`, `shop.celery` and `shop.tasks`, as far as
-they are there. `-A shop.bus:bus` takes one attribute.
+`-A shop` loads the module `shop`; when that is a package, also those of SUBMODULES in it that are there.
+`-A shop.bus:bus` takes one attribute. A Celery app is asked to import its task modules, as its own worker does.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import importlib.util
 import os
 import sys
 import traceback
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..bus import Bus
-from ..config import URL_VARIABLE, embedded_url, resolve_url
+from ..config import URL_VARIABLE, embedded_url
 from ..core.api import Api, Event, Rpc
+from ..core.codec import split_version
 from ..core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 APP_VARIABLE = "LIGHTBUS_APP"
 SUBMODULES = ("bus", "celery", "tasks", "events")
+_LIGHTBUS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 @dataclass
@@ -33,6 +36,7 @@ class LoadedApp:
     """What stands in the modules that `-A` names.
 
     Attributes:
+        apis: the newest contract of each name that the app's modules define or import.
         url: the broker of the buses that name none themselves.
         is_embedded_by_default: nobody named a broker.
     """
@@ -74,7 +78,7 @@ def load(names: tuple[str, ...], url: str | None = None) -> LoadedApp:
     Raises:
         ConfigError: a module or attribute is not there, or cannot be imported.
     """
-    sys.path[:0] = [] if os.getcwd() in sys.path else [os.getcwd()]
+    _look_for_modules_in(Path.cwd())
     names = names or _configured_names()
     app = LoadedApp(names=names)
     for name in names:
@@ -83,10 +87,8 @@ def load(names: tuple[str, ...], url: str | None = None) -> LoadedApp:
         found = [_attribute(module, attribute)] if attribute else _candidates(module)
         for one in found:
             _take(app, one)
-        for one in _candidates(module):
-            if isinstance(one, type):
-                _take(app, one)
-    _connect_tasks(app)
+    _load_tasks(app)
+    app.apis = {api.api_name: api for api in sorted(_contracts(Api), key=lambda api: split_version(api.api_version))}
     _choose_broker(app, url)
     return app
 
@@ -106,12 +108,18 @@ def required(names: tuple[str, ...], url: str | None = None) -> LoadedApp:
     return app
 
 
+def _look_for_modules_in(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
 def _configured_names() -> tuple[str, ...]:
     if name := os.environ.get(APP_VARIABLE, ""):
         return tuple(part.strip() for part in name.split(",") if part.strip())
     folder = Path.cwd()
     for path in (place / "pyproject.toml" for place in (folder, *folder.parents)):
         if path.is_file():
+            _look_for_modules_in(path.parent)
             return _names_in(path)
     return ()
 
@@ -144,19 +152,19 @@ def _import(name: str) -> ModuleType:
                 f"there is no module {name!r}: run the command in the project's folder, or install the project"
             ) from error
         raise ConfigError(f"module {name!r} cannot be imported: {_where(error)}") from error
-    except Exception as error:  # whatever the project's own code raises
+    except (Exception, SystemExit) as error:  # whatever the project's own code raises
         raise ConfigError(f"module {name!r} cannot be imported: {_where(error)}") from error
 
 
-def _where(error: Exception) -> str:
+def _where(error: BaseException) -> str:
     """The error with the last line of the project's own code that led to it."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if "importlib" not in frame.filename and frame.filename != __file__
+        if not frame.filename.startswith(("<frozen", os.path.dirname(importlib.__file__), _LIGHTBUS))
     ]
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{place}"
 
@@ -186,13 +194,15 @@ def _take(app: LoadedApp, value: object) -> None:
     if isinstance(value, Bus):
         if value not in app.buses:
             app.buses.append(value)
-        for api in value.apis():
-            app.apis[api.__qualname__ + api.api_version] = api
-    elif isinstance(value, type):
-        if issubclass(value, Api) and value.api_name and "api_name" in vars(value):
-            app.apis[value.__qualname__ + value.api_version] = value
     elif _is_celery_app(value) and value not in app.celery_apps:
         app.celery_apps.append(value)
+
+
+def _contracts(base: type[Api]) -> Iterator[type[Api]]:
+    """The API contracts that are loaded; their implementations are not contracts."""
+    for api in base.__subclasses__():
+        if "api_name" in vars(api):
+            yield api
 
 
 def _is_celery_app(value: object) -> bool:
@@ -201,33 +211,48 @@ def _is_celery_app(value: object) -> bool:
     return celery is not None and isinstance(value, celery.Celery)
 
 
-def _connect_tasks(app: LoadedApp) -> None:
-    if app.celery_apps:
-        from ..compat.app import default_app
-        from ..compat.bridge import settings_from
-
-        if len(app.celery_apps) > 1:
-            names = ", ".join(repr(one.main) for one in app.celery_apps)
-            raise ConfigError(f"{len(app.celery_apps)} Celery apps ({names}): say which one, with -A module:attribute")
-        celery_app = app.celery_apps[0]
-        celery_app.loader.import_default_modules()  # as its own worker does; registers the tasks that moved
-        app.task_app = default_app()
-        app.task_app.configure(settings_from(celery_app))
-    elif "lightbus.compat.app" in sys.modules:
+def _load_tasks(app: LoadedApp) -> None:
+    if len(app.celery_apps) > 1:
+        names = ", ".join(repr(one.main) for one in app.celery_apps)
+        raise ConfigError(f"{len(app.celery_apps)} Celery apps ({names}): say which one, with -A module:attribute")
+    for celery_app in app.celery_apps:
+        try:
+            celery_app.loader.import_default_modules()  # as its own worker does; registers the tasks that moved
+        except (Exception, SystemExit) as error:  # the project's own modules
+            raise ConfigError(f"a task module of the Celery app cannot be imported: {_where(error)}") from error
+        _connect_tasks(app, celery_app)
+    if app.task_app is None and "lightbus.compat.app" in sys.modules:
         from ..compat.app import default_app
 
         if default_app().tasks:
             app.task_app = default_app()
 
 
+def _connect_tasks(app: LoadedApp, celery_app: Any) -> None:
+    """Give `lightbus.compat` the settings of the Celery app, when its tasks are to move."""
+    bridge = sys.modules.get("lightbus.compat.bridge")
+    moves = bridge is not None and bridge.is_installed(celery_app)
+    compat = sys.modules.get("lightbus.compat.app")
+    if moves or (compat is not None and compat.default_app().tasks):
+        from ..compat.app import default_app
+        from ..compat.bridge import settings_from
+
+        app.task_app = default_app()
+        app.task_app.configure(settings_from(celery_app))
+
+
 def _choose_broker(app: LoadedApp, url: str | None) -> None:
     named = url or os.environ.get(URL_VARIABLE, "")
+    options: Mapping[str, object] = {}
+    if not named and app.celery_apps:
+        conf = app.celery_apps[0].conf
+        # As the bridge reads it: of a Celery app that names no broker it is Celery's default.
+        named = conf.broker_write_url or app.celery_apps[0].connection_for_write().as_uri(include_password=True)
+        options = conf.broker_transport_options or {}
     if not named and app.task_app is not None:
-        named = app.task_app.settings.broker_url or ""
-    own = [bus for bus in app.buses if bus.has_url]
-    if not named and own:
-        named = own[0].url
-    app.is_embedded_by_default = not named
-    app.url = resolve_url(named) if named else embedded_url()
+        named, options = app.task_app.settings.broker_url or "", app.task_app.settings.broker_transport_options
+    own = [bus.url for bus in app.buses if bus.has_url]
+    app.url = named or (own[0] if own else embedded_url())
+    app.is_embedded_by_default = not named and not own
     for bus in app.buses:
-        bus.use_default_url(app.url)
+        bus.use_default_url(app.url, options=options)

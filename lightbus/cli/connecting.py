@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,4 +29,5 @@ def connected(app: LoadedApp, url: str | None) -> Iterator[Bus]:
 def announce(app: LoadedApp) -> None:
     """Say that the embedded broker is used, when nobody named one: it is another one in each folder."""
     if app.is_embedded_by_default:
-        click.echo("no broker configured: using the embedded broker in ./.lightbus/bus.db", err=True)
+        path = os.path.relpath(app.url.removeprefix("sqlite:///"))
+        click.echo(f"no broker configured: using the embedded broker in ./{path}", err=True)

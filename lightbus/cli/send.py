@@ -12,7 +12,7 @@ from ..core.errors import ConfigError, Unroutable
 from ..core.topology import TASK_QUEUE_PREFIX, task_queue_name
 from . import apps as discovery
 from .connecting import announce
-from .shared import app_option, json_option, print_json, url_option, value_of
+from .shared import app_option, json_option, object_of, print_json, url_option, value_of
 
 if TYPE_CHECKING:
     from ..compat import TaskApp
@@ -51,7 +51,7 @@ def send(
       lightbus send proj.tasks.mail --kwargs '{"to": "ann@example.org"}' --countdown 60
       lightbus send proj.tasks.add 1 2 --wait --timeout 5
     """
-    values, named = [value_of(arg) for arg in args], _object(kwargs)
+    values, named = [value_of(arg) for arg in args], object_of(kwargs or "{}", "--kwargs")
     app = discovery.load(apps, url)
     announce(app)
     tasks = _task_app(app, url)
@@ -136,13 +136,3 @@ def _show_result(name: str, sent: AsyncResult, timeout: float, as_json: bool) ->
         print_json({"id": sent.id, "task": name, "result": value})
     elif value is not None:
         click.echo(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
-
-
-def _object(text: str | None) -> dict[str, object]:
-    try:
-        value = json.loads(text or "{}")
-    except ValueError as error:
-        raise click.UsageError(f"--kwargs is no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise click.UsageError(f"--kwargs must be a JSON object, got {text}")
-    return value

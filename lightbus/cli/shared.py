@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -41,23 +41,43 @@ def without_password(url: str) -> str:
     return re.sub(r"://([^:/@]*):[^@/]*@", r"://\1:**@", url)
 
 
-def fields_of(pairs: Sequence[str], data: str | None) -> dict[str, object]:
-    """`key=value` arguments, or a JSON object. A value that is no JSON is taken as text.
+def fields_of(pairs: Sequence[str], data: str | None, types: Mapping[str, Any]) -> dict[str, object]:
+    """`key=value` arguments, or a JSON object.
+
+    Args:
+        types: the declared type of each key; a value that is no JSON of that type, but may be as text, is text.
 
     Raises:
-        click.BadParameter: neither.
+        click.UsageError: neither.
     """
     if data is not None:
         if pairs:
             raise click.UsageError("give key=value arguments or --data, not both")
-        return _object(data)
+        return object_of(data, "--data")
     fields: dict[str, object] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key.isidentifier():
-            raise click.BadParameter(f"{pair!r} is not of the form key=value")
-        fields[key] = value_of(text)
+            raise click.UsageError(f"{pair!r} is not of the form key=value")
+        if key in fields:
+            raise click.UsageError(f"{key!r} is given twice")
+        fields[key] = fitting(text, types.get(key, Any))
     return fields
+
+
+def fitting(text: str, kind: Any) -> object:
+    """`text` as JSON or as itself, whichever is a `kind`; when neither is, as JSON if it can be read so."""
+    import msgspec
+
+    try:
+        msgspec.json.decode(text, type=kind)
+    except msgspec.DecodeError:
+        try:
+            msgspec.convert(text, kind)
+        except msgspec.ValidationError:
+            return value_of(text)
+        return text
+    return value_of(text)
 
 
 def value_of(text: str) -> object:
@@ -69,11 +89,16 @@ def value_of(text: str) -> object:
     return value
 
 
-def _object(data: str) -> dict[str, object]:
+def object_of(text: str, option: str) -> dict[str, object]:
+    """The JSON object that `option` gives.
+
+    Raises:
+        click.UsageError: it is none.
+    """
     try:
-        value = json.loads(data)
+        value = json.loads(text)
     except ValueError as error:
-        raise click.BadParameter(f"--data is no JSON: {error}") from error
+        raise click.UsageError(f"{option} is no JSON: {error}; got {text!r}") from error
     if not isinstance(value, dict):
-        raise click.BadParameter(f"--data must be a JSON object, got {data}")
+        raise click.UsageError(f"{option} must be a JSON object, got {text}")
     return value

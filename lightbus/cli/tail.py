@@ -32,9 +32,7 @@ QUEUE_EXPIRES_SECONDS = 60.0
 @app_option
 @url_option
 @json_option
-def tail(
-    patterns: tuple[str, ...], count: int | None, apps: tuple[str, ...], url: str | None, as_json: bool
-) -> None:
+def tail(patterns: tuple[str, ...], count: int | None, apps: tuple[str, ...], url: str | None, as_json: bool) -> None:
     """Print events as they arrive, without taking them from anybody.
 
     EVENT is `<api>.<event>`; `*` stands for one word, `#` for any number of words; none means all events. Ends with
@@ -75,9 +73,8 @@ def tail(
 def topology(queue: Queue, patterns: Sequence[str]) -> Topology:
     """`queue`, bound to the events that meet one of `patterns`, or to all."""
     keys = [key for pattern in patterns or ("#",) for key in routing_keys(pattern)]
-    return Topology(
-        (Exchange(EVENTS_EXCHANGE, "topic"),), (queue,), tuple(Binding(EVENTS_EXCHANGE, key, queue.name) for key in keys)
-    )
+    bindings = tuple(Binding(EVENTS_EXCHANGE, key, queue.name) for key in keys)
+    return Topology((Exchange(EVENTS_EXCHANGE, "topic"),), (queue,), bindings)
 
 
 def routing_keys(pattern: str) -> list[str]:

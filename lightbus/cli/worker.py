@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import sys
@@ -12,32 +13,41 @@ import click
 
 from ..config import is_embedded
 from ..core.errors import ConfigError
+from ..listeners import EventEndpoint
+from ..serving import CallEndpoint
 from ..version import VERSION
 from ..worker import Process, Supervisor, WorkerOptions
 from . import apps as discovery
-from .shared import app_option, without_password
+from .connecting import announce
+from .shared import app_option, url_option, without_password
 
 if TYPE_CHECKING:
     from ..bus import Bus
+    from ..endpoint import Endpoint
+    from ..ports import Capabilities
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+logger = logging.getLogger("lightbus.worker")
 
 
 @click.command()
 @app_option
+@url_option
 @click.option("-c", "--processes", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="number of cores",
               help="Child processes, each with connections of its own.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True,
               help="Handlers at a time per process; coroutines do not count.")  # fmt: skip
 @click.option("--prefetch", type=click.IntRange(1), default=8, show_default=True,
               help="Messages that a process holds, per queue.")  # fmt: skip
-@click.option("-Q", "--queues", metavar="NAMES", default="", help="Serve only these queues, by comma.")
+@click.option("-Q", "--queues", metavar="NAMES", default="", help="Serve only these queues, separated by commas.")
 @click.option("--pool", type=click.Choice(["processes", "solo"]), default="processes", show_default=True,
               help="solo: everything in this process, for debugging.")  # fmt: skip
 @click.option("-l", "--loglevel", type=click.Choice(LEVELS, case_sensitive=False), default="INFO", show_default=True)
 def worker(
-    apps: tuple[str, ...], processes: int, threads: int, prefetch: int, queues: str, pool: str, loglevel: str
-) -> int:
+    apps: tuple[str, ...], url: str | None, processes: int, threads: int, prefetch: int, queues: str, pool: str,
+    loglevel: str,
+) -> int:  # fmt: skip
     """Serve an app's listeners, calls and tasks.
 
     SIGTERM or Ctrl-C: take no more messages, finish what runs, exit with 0. A second one: end at once; what was not
@@ -48,15 +58,20 @@ def worker(
       lightbus worker -A shop
       lightbus worker -A shop.bus:bus --processes 4 --threads 8
       lightbus worker -A proj.celery -Q lightbus.celery
+
+    -Q takes Celery's own queues too: those named are served, and the tasks on them that are not known here go back.
     """
     logging.basicConfig(
         stream=sys.stderr, level=loglevel.upper(), format="%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
     )
-    app = discovery.required(apps)
-    wanted = frozenset(name.strip() for name in queues.split(",") if name.strip())
-    buses = _served(app, tuple(wanted))
-    options = WorkerOptions(processes=processes, threads=threads, prefetch=prefetch, queues=wanted)
-    _announce(app, buses, options)
+    app = discovery.required(apps, url)
+    wanted = tuple(name.strip() for name in queues.split(",") if name.strip())
+    buses = _served(app, wanted)
+    options = WorkerOptions(processes=processes, threads=threads, prefetch=prefetch, queues=frozenset(wanted))
+    announce(app)
+    _warn_of_other_brokers(buses, url)
+    if sys.stderr.isatty() or logger.isEnabledFor(logging.INFO):
+        click.echo("\n".join(_banner(app, buses, options)), err=True)
     if pool == "solo":
         Process(buses, options).run(ready=lambda: _say_ready([os.getpid()]))
         return 0
@@ -67,20 +82,26 @@ def worker(
     return Supervisor(processes, child).run(_say_ready)
 
 
-def _served(app: discovery.LoadedApp, wanted: tuple[str, ...]) -> list[Bus]:
+def _served(app: discovery.LoadedApp, wanted: Sequence[str]) -> list[Bus]:
     """The buses to serve, the tasks' own one among them.
 
     Raises:
         ConfigError: there is nothing to serve, or a wanted queue is not the app's.
     """
     buses = list(app.buses)
-    if app.task_app is not None:
+    others = {name for bus in buses for endpoint in bus.endpoints() for name in endpoint.queues()}
+    literal = [name for name in wanted if name not in others]
+    if app.task_app is not None and (literal or not wanted):
         from ..compat.endpoint import TaskEndpoint
 
-        others = {name for bus in buses for endpoint in bus.endpoints() for name in endpoint.queues()}
-        app.task_app.bus.add_endpoint(
-            TaskEndpoint(app.task_app, queues=[name for name in wanted if name not in others])
-        )
+        usual = TaskEndpoint(app.task_app).queues()
+        others |= {*usual, *(name.removeprefix("lightbus.") for name in usual)}
+        for name in literal:
+            if name not in others and (near := difflib.get_close_matches(name, others, n=1)):
+                logger.warning(
+                    "the app has no queue %r, did you mean %r? It is served as a queue of Celery", name, *near
+                )
+        app.task_app.bus.add_endpoint(TaskEndpoint(app.task_app, queues=literal))
         buses.append(app.task_app.bus)
     buses = [bus for bus in buses if bus.endpoints()]
     if not buses:
@@ -94,15 +115,22 @@ def _served(app: discovery.LoadedApp, wanted: tuple[str, ...]) -> list[Bus]:
     return buses
 
 
-def _announce(app: discovery.LoadedApp, buses: Sequence[Bus], options: WorkerOptions) -> None:
+def _warn_of_other_brokers(buses: Sequence[Bus], url: str | None) -> None:
+    for bus in buses:
+        if url and bus.url != url:
+            logger.warning(
+                "bus %r names its broker in the code, %s; --url does not change that",
+                bus.name, without_password(bus.url),
+            )  # fmt: skip
+
+
+def _banner(app: discovery.LoadedApp, buses: Sequence[Bus], options: WorkerOptions) -> list[str]:
     lines = [f"lightbus {VERSION} worker for {', '.join(app.names)}"]
-    if app.is_embedded_by_default:
-        lines.append(f"no broker is configured: using the embedded one, {app.url.removeprefix('sqlite:///')}")
     for bus in buses:
         embedded = " (embedded)" if is_embedded(bus.url) else ""
-        lines.append(f"{bus.name} on {without_password(bus.url)}{embedded}")
+        lines.append(f"{bus.name} on {without_password(bus.url)}{embedded}: {_in_words(bus.transport.capabilities)}")
         lines += [
-            f"  {name}"
+            f"  {name}: {_what(endpoint)}"
             for endpoint in bus.endpoints()
             for name in sorted(endpoint.queues())
             if not options.queues or name in options.queues
@@ -110,7 +138,26 @@ def _announce(app: discovery.LoadedApp, buses: Sequence[Bus], options: WorkerOpt
     if app.task_app is not None and app.task_app.tasks:
         lines.append(f"tasks: {', '.join(sorted(app.task_app.tasks))}")
     lines.append(f"{options.processes} processes, {options.threads} threads each, prefetch {options.prefetch}")
-    click.echo("\n".join(lines), err=True)
+    return lines
+
+
+def _what(endpoint: Endpoint) -> str:
+    match endpoint:
+        case EventEndpoint():
+            return "listener"
+        case CallEndpoint():
+            return "calls"
+    return "tasks"
+
+
+def _in_words(capabilities: Capabilities) -> str:
+    words = [
+        capabilities.name,
+        "publishes are confirmed" if capabilities.confirms else "publishes are not confirmed",
+        "messages survive a restart" if capabilities.persistent else "messages do not survive a restart",
+        f"those of a killed process are back within {capabilities.redelivery_seconds:g} s",
+    ]
+    return ", ".join(words)
 
 
 def _say_ready(pids: list[int]) -> None:

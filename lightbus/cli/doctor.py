@@ -1,0 +1,240 @@
+"""`lightbus doctor`: looks at the broker, the app and its Celery side, and says what is wrong and what to do.
+
+Everything it does can be done on a running system: it declares nothing, and what it takes from the dead-letter queue to
+read it goes back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..core.errors import ConfigError, LightbusError
+from ..core.exitcodes import EXIT_FAILED, EXIT_OK
+from ..core.outcome import DEAD_PREFIX
+from . import apps as discovery
+from .connecting import OWN_NAME, announce
+from .shared import app_option, json_option, print_json, url_option, without_password
+from .version import versions
+
+if TYPE_CHECKING:
+    from ..bus import Bus
+    from ..ports import Delivery, Transport
+
+SAMPLE = 50  #: dead letters that are looked at
+MANY_WAITING = 1000
+
+
+@dataclass
+class Examination:
+    """What was seen.
+
+    Attributes:
+        queues: name to messages that wait; None for a queue that does not stand.
+        dead_letters: name of each dead-letter queue to its messages.
+        dead: reason and queue of the sampled dead letters, and how many there are of each.
+        findings: what is wrong, one sentence each, with what to do.
+    """
+
+    brokers: list[dict[str, object]] = field(default_factory=list)
+    queues: dict[str, int | None] = field(default_factory=dict)
+    dead_letters: dict[str, int] = field(default_factory=dict)
+    dead: Counter[tuple[str, str]] = field(default_factory=Counter)
+    app: dict[str, object] = field(default_factory=dict)
+    celery: dict[str, object] = field(default_factory=dict)
+    findings: list[str] = field(default_factory=list)
+
+
+@click.command()
+@app_option
+@url_option
+@json_option
+def doctor(apps: tuple[str, ...], url: str | None, as_json: bool) -> int:
+    """Look at the broker and the app, and say what is wrong and what to do.
+
+    Exits with 0 when all is well and with 1 when something was found. It changes nothing: it may be used on a running
+    system. Dead letters that it looks at go back.
+
+    \b
+    Examples:
+      lightbus doctor --url amqp://localhost
+      lightbus doctor -A proj.celery --json
+    """
+    app = discovery.load(apps, url)
+    seen = Examination()
+    for bus in _buses(app, url):
+        _examine_bus(bus, seen)
+        bus.close()
+    _examine_app(app, seen)
+    _examine_celery(app, seen)
+    if as_json:
+        print_json(_document(seen))
+    else:
+        announce(app)
+        _print(seen)
+    return EXIT_FAILED if seen.findings else EXIT_OK
+
+
+def _buses(app: discovery.LoadedApp, url: str | None) -> list[Bus]:
+    from ..bus import Bus
+
+    buses = list(app.buses)
+    if app.task_app is not None:
+        from ..compat.endpoint import TaskEndpoint
+
+        app.task_app.bus.add_endpoint(TaskEndpoint(app.task_app))
+        buses.append(app.task_app.bus)
+    if url and any(bus.url != url for bus in buses):
+        buses.append(Bus(OWN_NAME, url=url))  # what is asked for by name is looked at, whatever the app uses
+    return buses or [Bus(OWN_NAME, url=app.url)]
+
+
+def _examine_bus(bus: Bus, seen: Examination) -> None:
+    where = without_password(bus.url)
+    started = time.monotonic()
+    try:
+        transport = bus.transport
+        dead = transport.message_count(bus.dead_letter_queue)
+    except LightbusError as error:
+        seen.brokers.append({"app": bus.name, "url": where, "reachable": False})
+        seen.findings.append(f"{bus.name}: {' '.join(str(error).split())}")
+        return
+    seen.brokers.append(
+        {"app": bus.name, "url": where, "reachable": True, "answered_in_seconds": round(time.monotonic() - started, 3)}
+        | {"capabilities": dataclasses.asdict(transport.capabilities)}
+    )
+    if bus.dead_letter_queue not in seen.dead_letters:
+        seen.dead_letters[bus.dead_letter_queue] = dead or 0
+        _examine_dead_letters(transport, bus.dead_letter_queue, dead or 0, seen)
+    for endpoint in bus.endpoints():
+        for queue in endpoint.queues():
+            _examine_queue(bus, queue, seen)
+
+
+def _examine_queue(bus: Bus, queue: str, seen: Examination) -> None:
+    waiting = seen.queues[queue] = bus.transport.message_count(queue)
+    if waiting is None and queue.startswith("lightbus.rpc."):
+        seen.findings.append(
+            f"no worker serves the calls of queue {queue!r} of {bus.name}, so callers fail at once: start one"
+        )
+    elif waiting is None:
+        seen.findings.append(
+            f"queue {queue!r} of {bus.name} is declared in the code and not on the broker, so nothing is kept for it: "
+            "start a worker once"
+        )
+    elif waiting >= MANY_WAITING:
+        seen.findings.append(f"{waiting} messages wait in queue {queue!r} of {bus.name}: start more worker processes")
+
+
+def _examine_dead_letters(transport: Transport, queue: str, count: int, seen: Examination) -> None:
+    if not count:
+        return
+    taken: list[Delivery] = []
+    why: Counter[tuple[str, str]] = Counter()
+    try:
+        while len(taken) < min(count, SAMPLE) and (delivery := transport.get(queue)) is not None:
+            taken.append(delivery)
+            headers = delivery.wire.headers
+            source = str(headers.get(DEAD_PREFIX + "queue", "unknown"))
+            why[str(headers.get(DEAD_PREFIX + "reason", "unknown")), source] += 1
+    finally:
+        for delivery in reversed(taken):  # so that they stand in their old order again
+            delivery.requeue()
+    seen.dead += why
+    reasons = ", ".join(f"{number} {reason} on {source}" for (reason, source), number in why.most_common(3))
+    seen.findings.append(
+        f"{count} messages are parked in {queue!r} ({reasons}): their header {DEAD_PREFIX}error says why; "
+        "correct the cause, then publish them again or drop them"
+    )
+
+
+def _examine_app(app: discovery.LoadedApp, seen: Examination) -> None:
+    seen.app = {
+        "modules": list(app.names),
+        "apis": sorted(f"{api.api_name} {api.api_version}" for api in app.apis.values()),
+        "listeners": sorted(listener.name for bus in app.buses for listener in bus.listeners()),
+        "tasks": sorted(app.task_app.tasks) if app.task_app is not None else [],
+    }
+
+
+def _examine_celery(app: discovery.LoadedApp, seen: Examination) -> None:
+    if not app.celery_apps:
+        return
+    from ..compat.bridge import is_installed, settings_from
+    from ..compat.resultstore import open_result_store
+
+    (celery_app,) = app.celery_apps
+    name, installed = celery_app.main or "the Celery app", is_installed(celery_app)
+    seen.celery = {"app": name, "bridge_installed": installed}
+    if not installed and app.task_app is not None:
+        seen.findings.append(
+            f"tasks have moved, but {name} has no bridge, so its workers throw their messages away: write "
+            "lightbus.compat.bridge.install(app) below app = Celery(...)"
+        )
+    try:
+        settings = settings_from(celery_app)
+        open_result_store(settings, _no_transport)
+    except ConfigError as error:
+        seen.findings.append(f"{name}: {error}")
+        return
+    broker = settings.broker_url or ""
+    seen.celery |= {
+        "broker": without_password(broker),
+        "result_backend": without_password(settings.result_backend or "none"),
+        "default_queue": settings.default_queue,
+    }
+    for bus in app.buses:
+        if without_password(bus.url) != without_password(broker):
+            seen.findings.append(
+                f"bus {bus.name!r} is on {without_password(bus.url)} and {name} on {without_password(broker)}: "
+                "give both the same broker, unless two are meant"
+            )
+    if settings.always_eager:
+        seen.findings.append(f"task_always_eager is on in {name}, so no task is ever sent: keep it to tests")
+
+
+def _no_transport() -> Transport:
+    raise AssertionError("opening a result store connects to nothing")
+
+
+def _document(seen: Examination) -> dict[str, object]:
+    dead = [{"reason": reason, "queue": queue, "count": count} for (reason, queue), count in seen.dead.most_common()]
+    return {
+        "ok": not seen.findings, "findings": seen.findings, "brokers": seen.brokers, "queues": seen.queues,
+        "dead_letters": seen.dead_letters, "dead_letter_sample": dead, "app": seen.app, "celery": seen.celery,
+        "versions": versions(),
+    }  # fmt: skip
+
+
+def _print(seen: Examination) -> None:
+    for broker in seen.brokers:
+        rows: dict[str, Any] = dict(broker)
+        capabilities = rows.pop("capabilities", {})
+        _print_table(f"broker of {rows.pop('app')}", {**rows, **capabilities})
+    _print_table("app", {key: ", ".join(names) for key, names in seen.app.items() if isinstance(names, list) and names})
+    _print_table("messages that wait", {**seen.queues, **seen.dead_letters})
+    _print_table("Celery", seen.celery)
+    _print_table("versions", versions())
+    for finding in seen.findings:
+        click.echo(f"FOUND    {finding}")
+    click.echo("all is well" if not seen.findings else f"{len(seen.findings)} found")
+
+
+def _print_table(title: str, rows: Mapping[str, object]) -> None:
+    width = max((len(key) for key in rows), default=0)
+    if rows:
+        click.echo(title)
+    for key, value in rows.items():
+        click.echo(f"  {key:{width}}  {_in_words(value)}")
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "not there" if value is None else str(value)
