@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -75,7 +76,8 @@ class Process:
             watch.join()
         finally:
             os.close(self._stop_reader)
-            os.close(self._stop_writer)
+            writer, self._stop_writer = self._stop_writer, -1
+            os.close(writer)
             for settler in self._settlers:
                 settler.drain(SETTLE_SECONDS)
             for consumer in self._consumers:
@@ -84,8 +86,9 @@ class Process:
                 bus.close()
 
     def stop(self) -> None:
-        """Stop from any thread or signal handler."""
-        os.write(self._stop_writer, b"s")
+        """Stop from any thread or signal handler; twice, or when it has ended already, is harmless."""
+        with contextlib.suppress(OSError):
+            os.write(self._stop_writer, b"s")
 
     def _consume(self, bus: Served) -> None:
         settler = Settler(bus.transport, bus.dead_letter_queue)

@@ -9,7 +9,9 @@ import logging
 import threading
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 
+from ..core.message import Wire
 from ..core.outcome import Ack, DeadLetter, Outcome, Received, Requeue, copy_for
 from ..core.topology import Topology, dead_letter_queue
 from ..ports import Delivery, Transport
@@ -39,7 +41,13 @@ class Settler:
             delivery.requeue()
             return
         received = Received(wire=delivery.wire, queue=delivery.queue, redelivered=delivery.redelivered)
-        copy = copy_for(outcome, received, dead_queue=self._dead_queue, now=time.time())
+        try:
+            copy = copy_for(outcome, received, dead_queue=self._dead_queue, now=time.time())
+        except Exception as error:  # whatever a hostile header does: the slot must live, and the message be kept
+            logger.exception("%s of a message of queue %s could not be written; it is parked", outcome, delivery.queue)
+            bare = replace(received, wire=Wire(body=delivery.wire.body, content_type="application/octet-stream"))
+            outcome = DeadLetter("defect", repr(error))
+            copy = copy_for(outcome, bare, dead_queue=self._dead_queue, now=time.time())
         if isinstance(outcome, DeadLetter):
             logger.error(
                 "dead letter queue=%s reason=%s error=%s kept_in=%s",

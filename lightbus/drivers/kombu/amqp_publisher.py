@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import struct
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
+
+from amqp.exceptions import FrameSyntaxError
 
 from ...core.errors import AccessRefused, ConnectionLost, NotConfirmed, TransportError, Unroutable
 from ...core.message import Route, Wire
@@ -25,6 +28,9 @@ from .amqp_wire import message_of
 from .link import Link
 
 PUBLISH_TIMEOUT_SECONDS = 10.0
+
+#: What py-amqp raises for a header or property that it cannot encode. The first counts as a connection error there.
+_UNWRITABLE: tuple[type[Exception], ...] = (FrameSyntaxError, ValueError, TypeError, AttributeError, struct.error)
 
 
 class _Publication:
@@ -90,10 +96,12 @@ class AmqpPublisher:
             else:
                 self._sequence += 1
                 self._unconfirmed[self._sequence] = publication
-                try:
+                try:  # here and not in `_write`: this is the way of nearly every message, and it is short
                     self._channel.basic_publish(
                         message_of(wire), exchange=route.exchange, routing_key=route.routing_key, mandatory=mandatory
                     )
+                except _UNWRITABLE as error:
+                    self._not_written(publication, error)
                 except CONNECTION_ERRORS:
                     self._link.wake()  # its thread meets the same break and sends this one again
         return publication.future
@@ -167,14 +175,29 @@ class AmqpPublisher:
             publication = self._waiting.popleft()
             if publication.future.done():
                 continue
-            self._sequence += 1
-            self._unconfirmed[self._sequence] = publication
+            self._write(publication)
+
+    def _write(self, publication: _Publication) -> None:
+        """Number it as the broker will, and write its frames. Under the lock."""
+        self._sequence += 1
+        self._unconfirmed[self._sequence] = publication
+        route = publication.route
+        try:
             self._channel.basic_publish(
                 message_of(publication.wire),
-                exchange=publication.route.exchange,
-                routing_key=publication.route.routing_key,
+                exchange=route.exchange,
+                routing_key=route.routing_key,
                 mandatory=publication.mandatory,
             )
+        except _UNWRITABLE as error:
+            self._not_written(publication, error)
+
+    def _not_written(self, publication: _Publication, error: Exception) -> None:
+        """py-amqp encodes before it writes, so the broker has seen nothing of it and counts on from the last one."""
+        del self._unconfirmed[self._sequence]
+        self._sequence -= 1
+        key = publication.route.routing_key
+        publication.fail(NotConfirmed(f"a message for {key!r} cannot be written as AMQP: {error}"))
 
     def _take_back_unconfirmed(self) -> None:
         """Put what was written but not confirmed in front of the queue, in its order, marked as a repeat."""

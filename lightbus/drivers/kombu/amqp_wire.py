@@ -41,11 +41,14 @@ def wire_of(message: amqp.Message) -> Wire:
     properties: Mapping[str, Any] = message.properties
     body = message.body
     expiration = properties.get("expiration")
+    headers = properties.get("application_headers") or {}
+    if any(type(key) is not str for key in headers):  # py-amqp leaves a key that is no UTF-8 as bytes
+        headers = {key if isinstance(key, str) else key.decode("utf-8", "replace"): headers[key] for key in headers}
     return Wire(
         body=body.encode("utf-8", "surrogateescape") if isinstance(body, str) else bytes(body),
         content_type=properties.get("content_type", ""),
         content_encoding=properties.get("content_encoding", ""),
-        headers=properties.get("application_headers") or {},
+        headers=headers,
         message_id=properties.get("message_id", ""),
         correlation_id=properties.get("correlation_id", ""),
         reply_to=properties.get("reply_to", ""),

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import random
 import select
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import kombu
+from amqp.exceptions import FrameSyntaxError
 
 from ...core.errors import ConnectionLost, TransportError
 from .amqp_errors import CHANNEL_ERRORS, CONNECTION_ERRORS, connect_error
@@ -26,6 +28,11 @@ logger = logging.getLogger("lightbus.amqp")
 HEARTBEAT_SECONDS = 10.0
 FIRST_BACKOFF_SECONDS = 0.05
 LAST_BACKOFF_SECONDS = 5.0
+
+#: AMQP 0.9.1, 2.3.5.2: a content header is class, weight and body size, then the flags of its properties.
+CONTENT_HEADER_FRAME = 2
+CONTENT_HEADER_BYTES = 12
+NO_PROPERTIES = b"\x00\x00"
 
 
 class LinkOwner(Protocol):
@@ -71,7 +78,28 @@ def connect(url: str, options: Mapping[str, object], *, heartbeat_seconds: float
     # py-amqp polls the socket before each publish for this capability, which costs a third of publishing; the broker
     # has been told already that we have it, and the link's thread reads its notices anyway.
     connection.connection.client_properties["capabilities"]["connection.blocked"] = False
+    connection.connection.on_inbound_frame = _reads_on(connection.connection.on_inbound_frame)
     return connection
+
+
+def _reads_on(handle: Callable[[tuple[int, int, bytes]], bool]) -> Callable[[tuple[int, int, bytes]], bool]:
+    """`handle` for inbound frames, but one that survives properties which py-amqp cannot decode.
+
+    A header with text that is no UTF-8 raises in the middle of a message; the broker would hand it out again after each
+    reconnection, for ever. The message is read without its properties instead, so that the worker can park it.
+    """
+
+    def on_frame(frame: tuple[int, int, bytes]) -> bool:
+        try:
+            return handle(frame)
+        except (ValueError, struct.error, FrameSyntaxError):
+            kind, channel, payload = frame
+            if kind != CONTENT_HEADER_FRAME:
+                raise
+            logger.warning("a message has properties that cannot be decoded; it is read without them")
+            return handle((kind, channel, payload[:CONTENT_HEADER_BYTES] + NO_PROPERTIES))
+
+    return on_frame
 
 
 class Link:
@@ -83,9 +111,9 @@ class Link:
         self._options = options
         self._owner = owner
         self._stopping = threading.Event()
-        self._wake_reader, self._wake_writer = os.pipe()
-        os.set_blocking(self._wake_reader, False)
-        os.set_blocking(self._wake_writer, False)
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
         self._thread = threading.Thread(target=self._run, name=f"lightbus-{name}", daemon=True)
 
     def start(self) -> None:
@@ -93,8 +121,8 @@ class Link:
 
     def wake(self) -> None:
         """Make the thread call `on_tick` now. Any thread."""
-        with contextlib.suppress(BlockingIOError):  # the pipe is full of wake-ups already
-            os.write(self._wake_writer, b"w")
+        with contextlib.suppress(OSError):  # full: it has been woken already; closed: it has ended
+            self._wake_writer.send(b"w")
 
     def stop(self, timeout_seconds: float) -> None:
         """Let the owner say its last words, and close. Returns when closed, or after the timeout."""
@@ -121,9 +149,8 @@ class Link:
                 self._stopping.wait(backoff_seconds * random.uniform(0.5, 1.0))
                 backoff_seconds = min(2 * backoff_seconds, LAST_BACKOFF_SECONDS)
                 self._owner.on_tick()
-        os.close(self._wake_reader)
-        writer, self._wake_writer = self._wake_writer, os.open(os.devnull, os.O_WRONLY | os.O_NONBLOCK)
-        os.close(writer)
+        self._wake_reader.close()
+        self._wake_writer.close()
 
     def _serve(self, connection: Any) -> bool:
         """Use one connection until it breaks or the link stops; True when it was of use."""
@@ -166,7 +193,7 @@ class Link:
                 if fd == sock_fd:
                     self._read_available(connection, poller, sock_fd, pending)
                 else:
-                    os.read(self._wake_reader, 4096)
+                    self._wake_reader.recv(4096)
             timeout_seconds = self._owner.on_tick()
             now = time.monotonic()
             if now >= next_beat:

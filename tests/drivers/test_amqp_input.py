@@ -1,0 +1,74 @@
+"""Messages on RabbitMQ that other clients wrote, in ways that py-amqp itself cannot read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from queue import Queue as Inbox
+
+import amqp
+import kombu
+import pytest
+
+from lightbus.core.errors import NotConfirmed
+from lightbus.core.message import Wire
+from lightbus.core.topology import Queue, Topology
+from lightbus.drivers.kombu.amqp import AmqpTransport
+from lightbus.ports import Delivery
+
+
+@pytest.fixture
+def transport(amqp_url: str) -> Iterator[AmqpTransport]:
+    transport = AmqpTransport(amqp_url, {"delay_queue_type": "classic"})
+    yield transport
+    transport.close()
+
+
+@pytest.fixture
+def queue(transport: AmqpTransport, prefix: str) -> Iterator[Queue]:
+    queue = Queue(name=f"{prefix}.work")
+    transport.declare(Topology(queues=(queue,)))
+    yield queue
+    transport.delete(queue.name)
+
+
+def first_of_two(transport: AmqpTransport, queue: Queue, amqp_url: str, **properties: object) -> Wire:
+    """What arrives of a message with `properties`; another message after it must arrive too."""
+    with kombu.Connection(amqp_url) as connection:
+        channel = connection.channel()
+        channel.basic_publish(amqp.Message(b"first", **properties), routing_key=queue.name)
+    transport.publish(Wire(body=b"next"), queue.route).result(10)
+    inbox = Inbox[Delivery]()
+    consumer = transport.consume([queue], inbox.put, prefetch=10)
+    first, following = inbox.get(timeout=10), inbox.get(timeout=10)
+    assert (first.wire.body, following.wire.body) == (b"first", b"next")
+    first.ack()
+    following.ack()
+    consumer.close()
+    assert transport.message_count(queue.name) == 0
+    return first.wire
+
+
+def test_a_property_that_is_no_text_does_not_stop_the_consumer(
+    transport: AmqpTransport, queue: Queue, amqp_url: str
+) -> None:
+    wire = first_of_two(transport, queue, amqp_url, content_type=b"\xff\xfe", application_headers={"a": 1})
+
+    assert wire == Wire(body=b"first", content_type="", content_encoding="")
+
+
+def test_a_header_whose_name_is_no_text_gets_one(transport: AmqpTransport, queue: Queue, amqp_url: str) -> None:
+    wire = first_of_two(transport, queue, amqp_url, application_headers={b"\xffkey": b"\xfevalue", "a": 1})
+
+    assert dict(wire.headers) == {"\ufffdkey": b"\xfevalue", "a": 1}
+
+
+def test_a_message_that_cannot_be_written_fails_alone(transport: AmqpTransport, queue: Queue) -> None:
+    good = [transport.publish(Wire(body=b"1"), queue.route) for _ in range(5)]
+    bad = transport.publish(Wire(body=b"2", headers={"a": object()}), queue.route)
+    good += [transport.publish(Wire(body=b"3"), queue.route) for _ in range(5)]
+
+    with pytest.raises(NotConfirmed, match=r"cannot be written.*object"):
+        bad.result(10)
+    for future in good:
+        future.result(10)
+    assert transport.message_count(queue.name) == 10
