@@ -57,6 +57,7 @@ setup(
         "kombu>=5.4",
         "msgspec>=0.18",
         "rich>=13",
+        "tomli>=2; python_version < '3.11'",
     ],
     extras_require={
         "redis": REDIS,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..config import is_embedded
 from ..core.errors import ConfigError
 from ..listeners import EventEndpoint
 from ..serving import CallEndpoint
@@ -127,8 +126,8 @@ def _warn_of_other_brokers(buses: Sequence[Bus], url: str | None) -> None:
 def _banner(app: discovery.LoadedApp, buses: Sequence[Bus], options: WorkerOptions) -> list[str]:
     lines = [f"lightbus {VERSION} worker for {', '.join(app.names)}"]
     for bus in buses:
-        embedded = " (embedded)" if is_embedded(bus.url) else ""
-        lines.append(f"{bus.name} on {without_password(bus.url)}{embedded}: {_in_words(bus.transport.capabilities)}")
+        lines.append(f"{bus.name} on {without_password(bus.url)}")
+        lines.append(f"  {_in_words(bus.transport.capabilities)}")
         lines += [
             f"  {name}: {_what(endpoint)}"
             for endpoint in bus.endpoints()
@@ -152,12 +151,11 @@ def _what(endpoint: Endpoint) -> str:
 
 def _in_words(capabilities: Capabilities) -> str:
     words = [
-        capabilities.name,
         "publishes are confirmed" if capabilities.confirms else "publishes are not confirmed",
         "messages survive a restart" if capabilities.persistent else "messages do not survive a restart",
         f"those of a killed process are back within {capabilities.redelivery_seconds:g} s",
     ]
-    return ", ".join(words)
+    return f"{capabilities.name}: {', '.join(words)}"
 
 
 def _say_ready(pids: list[int]) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,6 +161,3 @@ def each_broker(project: Project, broker_url: str) -> Project:
     """The same project on each broker."""
     project.environment["LIGHTBUS_URL"] = broker_url
     return project
-
-
-Runner = Callable[..., Ended]

@@ -61,8 +61,8 @@ def test_tail_prints_what_is_fired_and_takes_it_from_nobody(each_broker: Project
     assert tail.wait() == 0
     worker.wait_for_log("heard of 2")
     lines = [json.loads(line) for line in tail.read_log().splitlines() if line.startswith("{")]
-    assert [line["event"] for line in lines] == [f"{prefix}.tickets.created"] * 2
-    assert [line["payload"]["id"] for line in lines] == [1, 2]
+    assert [line["name"] for line in lines] == [f"{prefix}.tickets.created"] * 2
+    assert [line["data"]["id"] for line in lines] == [1, 2]
     assert prefix not in other.read_log().partition("\n")[2]
     other.signal(signal.SIGINT)
     assert other.wait() == 130

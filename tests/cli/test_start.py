@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -63,6 +64,18 @@ def test_every_command_has_a_help_with_an_example(empty: Project, name: str) -> 
 
     assert ended.code == 0
     assert f"  lightbus {name}" in ended.out.partition("Example")[2]
+
+
+def test_a_reader_that_leaves_is_no_reason_for_words(empty: Project) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "lightbus.cli", "version"], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+
+    assert done.stderr == b""
+    assert done.returncode == 1
 
 
 def test_version_is_printed_as_text_and_as_json(empty: Project) -> None:

@@ -106,3 +106,15 @@ def test_the_app_is_found(project: Project, way: str) -> None:
         project.folder.mkdir()
 
     assert project.worker(*arguments, "-c", "1").stop() == 0
+
+
+def test_the_command_lines_broker_wins_over_the_environment_and_not_over_the_code(
+    project: Project, prefix: str, sqlite_url: str
+) -> None:
+    project.environment["LIGHTBUS_URL"] = "amqp://127.0.0.1:1//"
+    assert "ready" in project.worker("-A", "shop", "-c", "1", "--url", sqlite_url).read_log()
+
+    text = (project.folder / "shop.py").read_text()
+    project.write("shop.py", text.replace(f'Bus("{prefix}")', f'Bus("{prefix}", url="{sqlite_url}")'))
+    log = project.worker("-A", "shop", "-c", "1", "--url", "redis://127.0.0.1:1").read_log()
+    assert "names its broker in the code" in log
