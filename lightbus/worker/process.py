@@ -23,6 +23,9 @@ from .slots import Slots, Work
 logger = logging.getLogger("lightbus.worker")
 
 SETTLE_SECONDS = 10.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP = b"\xff"  #: no signal has that number
+_STOP_BYTES = {*STOP, *STOP_SIGNALS}
 
 
 class Served(Protocol):
@@ -52,6 +55,7 @@ class Process:
         self._consumers: list[Consumer] = []
         self._settlers: list[Settler] = []
         self._stop_reader, self._stop_writer = os.pipe()
+        os.set_blocking(self._stop_writer, False)
 
     def run(self, *, supervisor_pipe: int | None = None, ready: Callable[[], None] = lambda: None) -> None:
         """Consume until stopped; returns when everything taken on is settled.
@@ -64,8 +68,11 @@ class Process:
             LightbusError: the start failed; nothing is consumed.
         """
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._on_stop_signal)
-            signal.signal(signal.SIGINT, self._on_stop_signal)
+            # The kernel may hand a signal to any thread, and the main one, waiting for work, would then run no Python
+            # handler. The byte that the wake-up descriptor gets is written whichever thread it is.
+            signal.set_wakeup_fd(self._stop_writer, warn_on_full_buffer=False)
+            for number in STOP_SIGNALS:
+                signal.signal(number, _leave_to_wakeup)
         try:
             for bus in self._buses:
                 self._consume(bus)
@@ -75,6 +82,8 @@ class Process:
             self._slots.run()
             watch.join()
         finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.set_wakeup_fd(-1)
             os.close(self._stop_reader)
             writer, self._stop_writer = self._stop_writer, -1
             os.close(writer)
@@ -88,7 +97,7 @@ class Process:
     def stop(self) -> None:
         """Stop from any thread or signal handler; twice, or when it has ended already, is harmless."""
         with contextlib.suppress(OSError):
-            os.write(self._stop_writer, b"s")
+            os.write(self._stop_writer, STOP)
 
     def _consume(self, bus: Served) -> None:
         settler = Settler(bus.transport, bus.dead_letter_queue)
@@ -112,15 +121,20 @@ class Process:
 
     def _stop_when_told(self, supervisor_pipe: int | None) -> None:
         watched = [self._stop_reader] + ([supervisor_pipe] if supervisor_pipe is not None else [])
-        readable, _, _ = select.select(watched, [], [])
-        if supervisor_pipe in readable:
-            logger.warning("the supervisor is gone; finishing what runs, then ending")
+        told = b""
+        while not set(told) & _STOP_BYTES:  # other signals write there too, a handler's SIGCHLD or SIGALRM
+            readable, _, _ = select.select(watched, [], [])
+            if supervisor_pipe in readable:
+                logger.warning("the supervisor is gone; finishing what runs, then ending")
+                break
+            told = os.read(self._stop_reader, 4096)
         for consumer in self._consumers:
             consumer.cancel()
         self._slots.stop()
 
-    def _on_stop_signal(self, number: int, frame: FrameType | None) -> None:
-        self.stop()
+
+def _leave_to_wakeup(number: int, frame: FrameType | None) -> None:
+    """The wake-up descriptor has told the control thread already."""
 
 
 def _queues_of(endpoint: Endpoint, declared: Sequence[Queue]) -> list[Queue]:

@@ -24,6 +24,7 @@ logger = logging.getLogger("lightbus.worker")
 
 #: A child that dies sooner than that after its start is restarted with growing pauses.
 SHORT_LIFE_SECONDS = 1.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LONGEST_PAUSE_SECONDS = 10.0
 
 #: Runs one child: gets the supervisor's pipe and the function that says "ready"; returns when the child is done.
@@ -55,6 +56,7 @@ class Supervisor:
         self._restarts: list[tuple[float, int]] = []  # when, slot
         self._short_lives = 0
         self._stop_signals = 0
+        self._starting = True
 
     def run(self, on_ready: Callable[[list[int]], None] = lambda pids: None) -> int:
         """Run until stopped; the exit code of the worker.
@@ -70,13 +72,16 @@ class Supervisor:
         os.set_blocking(wake_writer, False)
         os.set_blocking(self._wake_reader, False)
         signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             signal.signal(number, self._on_stop_signal)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)  # only so that it writes to the wake-up pipe
         self._start_first()
+        self._starting = False
         for slot in range(1, self._processes):
-            self._fork(slot)
-        on_ready(list(self._children))
+            if not self._stop_signals:
+                self._fork(slot)
+        if not self._stop_signals:
+            on_ready(list(self._children))
         return self._watch()
 
     def _watch(self) -> int:
@@ -120,9 +125,12 @@ class Supervisor:
     def _fork(self, slot: int, report_to: int | None = None) -> _Child:
         sys.stdout.flush()
         sys.stderr.flush()
+        # Held back until the child has handlers of its own: one that came before would only count in its copy of this.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         pid = os.fork()
         if pid == 0:
             self._run_child(report_to)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         child = _Child(pid, slot, time.monotonic())
         self._children[pid] = child
         return child
@@ -133,6 +141,9 @@ class Supervisor:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for number in STOP_SIGNALS:
+                signal.signal(number, signal.SIG_DFL)  # until it consumes there is nothing to finish
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
             os.close(self._life_writer)
             self._child_main(self._life_reader, lambda: _report(report_to, b"ready"))
             code = EXIT_OK
@@ -176,6 +187,8 @@ class Supervisor:
 
     def _on_stop_signal(self, number: int, frame: FrameType | None) -> None:
         self._stop_signals += 1
+        if self._starting:  # the main program waits for the first child's report and not for signals
+            self._signal_children(signal.SIGTERM)
 
 
 def _report(report_to: int | None, text: bytes) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.processes import Process, Processes, children, is_running, wait_for
 
 PROGRAM = """
-import logging, os, select, signal, sys
+import logging, os, select, signal, sys, time
 from lightbus.core.errors import AccessRefused, BrokerUnreachable
 from lightbus.worker import Supervisor
 from lightbus.worker.supervisor import ChildFailed
@@ -22,6 +22,9 @@ mode = sys.argv[1]
 def child(pipe, ready):
     if mode == "refused":
         raise AccessRefused("the broker refused the password")
+    if mode == "slow":
+        print("child starts", flush=True)
+        time.sleep(60)
     if mode == "defect":
         raise RuntimeError("boom")
     if mode == "short" and os.path.exists("started"):
@@ -120,3 +123,10 @@ def test_a_first_child_that_cannot_start_ends_the_worker_with_its_reason_once(
     assert process.wait() == code
     assert process.read_log().count("failed: ") == 1
     assert said in process.read_log()
+
+
+def test_a_stop_while_the_first_child_starts_ends_it(processes: Processes, program: Path) -> None:
+    process = processes.start("python", program, "slow", "4", name="slow")
+    process.wait_for_log("child starts")
+
+    assert process.stop() == 0
