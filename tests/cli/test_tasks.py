@@ -60,6 +60,13 @@ def test_a_task_that_nobody_serves_is_not_sent(empty: Project, prefix: str) -> N
     assert f"neither queue 'lightbus.{prefix}' nor '{prefix}'" in ended.sentence
 
 
+def test_a_task_for_a_broker_that_is_away_ends_with_69(empty: Project) -> None:
+    ended = empty.run("send", "proj.tasks.add", "1", "--url", "amqp://127.0.0.1:1//")
+
+    assert ended.code == 69
+    assert "127.0.0.1:1" in ended.sentence
+
+
 @pytest.mark.parametrize(
     "options, said",
     [(("--kwargs", "{a: 1}"), "no JSON"), (("--kwargs", "[1]"), "object"), (("--countdown", "soon"), "soon")],

@@ -108,14 +108,13 @@ def test_a_wrong_command_line_ends_with_2_and_one_sentence(project: Project, arg
     assert ended.sentence
 
 
-@pytest.mark.parametrize("command", ["worker", "call", "fire", "tail", "send"])
+@pytest.mark.parametrize("command", ["worker", "call", "fire", "tail"])
 def test_a_broker_that_is_away_ends_with_69(project: Project, prefix: str, command: str) -> None:
     arguments = {
         "worker": ("-A", "shop", "-c", "1"),
         "call": (f"{prefix}.tickets.status", "id=1", "-A", "shop"),
         "fire": (f"{prefix}.tickets.created", "id=1", "-A", "shop"),
         "tail": (),
-        "send": ("proj.tasks.add", "1"),
     }[command]
     project.environment["LIGHTBUS_URL"] = NOBODY
     ended = project.run(command, *arguments)
