@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,21 @@ from .task import Task
 
 if TYPE_CHECKING:
     from .app import TaskApp
+
+
+logger = logging.getLogger(__name__)
+
+#: Options of Celery that change what a task does and that this version does not honour. To take one as a mere attribute
+#: would be a silent difference; such a task stays with Celery for now.
+REFUSED = frozenset(
+    {
+        "autoretry_for", "dont_autoretry_for", "retry_kwargs", "retry_backoff", "retry_backoff_max", "retry_jitter",
+        "rate_limit", "pydantic", "pydantic_strict", "pydantic_context", "pydantic_dump_kwargs", "Strategy", "Request",
+        "compression", "reject_on_worker_lost", "retry_on_worker_lost",
+    }
+)  # fmt: skip
+#: These travel in the message, so that Celery's workers honour them; a Lightbus worker does not yet.
+NOT_ENFORCED = ("time_limit", "soft_time_limit")
 
 
 def decorate(get_app: Callable[[], TaskApp], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -41,6 +57,13 @@ def make_task(get_app: Callable[[], TaskApp], function: Callable[..., Any], opti
         raise DeclarationError(
             f"task {name!r}: serializer {rest['serializer']!r} is not supported; Lightbus sends JSON"
         )
+    if refused := sorted(key for key in REFUSED & rest.keys() if rest[key]):
+        raise DeclarationError(
+            f"task {name!r}: this version does not honour {', '.join(refused)}; leave the task with Celery, or take the "
+            "option out and do it in the task (self.retry in an except block, for example)"
+        )
+    if unenforced := [key for key in NOT_ENFORCED if rest.get(key)]:
+        logger.warning("task %s: Lightbus workers do not enforce %s yet", name, " and ".join(unenforced))
     signature = inspect.signature(function)
     if bind:
         signature = signature.replace(parameters=list(signature.parameters.values())[1:])

@@ -556,3 +556,22 @@ def test_reconfiguring_opens_results_anew() -> None:
 
     assert app.results is not before
     app.close()
+
+
+@pytest.mark.parametrize(
+    "option", [{"autoretry_for": (ValueError,)}, {"retry_backoff": True}, {"rate_limit": "10/m"}, {"pydantic": True}]
+)
+def test_an_option_that_would_be_a_silent_difference_is_refused(option: dict[str, Any]) -> None:
+    app = TaskApp()
+    with pytest.raises(DeclarationError, match=f"'t'.*{next(iter(option))}.*leave the task with Celery"):
+        app.task(name="t", **option)(lambda: None)
+    assert "t" not in app.tasks
+
+
+def test_an_option_that_asks_for_nothing_is_no_reason_to_refuse() -> None:
+    assert TaskApp().task(name="t", rate_limit=None, autoretry_for=())(lambda: 5)() == 5
+
+
+def test_time_limits_travel_and_a_warning_says_that_they_are_not_enforced(caplog: pytest.LogCaptureFixture) -> None:
+    TaskApp().task(name="t", time_limit=5)(lambda: None)
+    assert "t: Lightbus workers do not enforce time_limit yet" in caplog.text

@@ -330,7 +330,8 @@ class Channel(base.StdChannel):
         count = self._store.ack(session, ids)
         if count < len(ids):
             logger.warning(
-                "%d of %d acknowledgements found no message: its lease was lost, and it is delivered again, or its queue was deleted",
+                "%d of %d acknowledgements found no message: its lease was lost, and it is delivered again, "
+                "or its queue was deleted",
                 len(ids) - count,
                 len(ids),
             )
