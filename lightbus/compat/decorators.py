@@ -59,8 +59,8 @@ def make_task(get_app: Callable[[], TaskApp], function: Callable[..., Any], opti
         )
     if refused := sorted(key for key in REFUSED & rest.keys() if rest[key]):
         raise DeclarationError(
-            f"task {name!r}: this version does not honour {', '.join(refused)}; leave the task with Celery, or take the "
-            "option out and do it in the task (self.retry in an except block, for example)"
+            f"task {name!r}: this version does not honour {', '.join(refused)}; leave the task with Celery, or take "
+            "the option out and do it in the task (self.retry in an except block, for example)"
         )
     if unenforced := [key for key in NOT_ENFORCED if rest.get(key)]:
         logger.warning("task %s: Lightbus workers do not enforce %s yet", name, " and ".join(unenforced))
