@@ -112,7 +112,8 @@ class Server:
 
     name = "server"
     ports_needed = 1
-    greeting = b""  #: what a client says first; any answer means that the server is up
+    greeting = b""  #: what a client says first
+    welcome = b""  #: how the answer begins when the server is up; Redis says `-LOADING` before it is
 
     def __init__(self, folder: Path, owner_pid: int | None = None, ports: Sequence[int] = ()) -> None:
         self.folder = folder
@@ -163,11 +164,11 @@ class Server:
             time.sleep(0.05)
 
     def answers(self) -> bool:
-        """True when a client that says the greeting gets an answer."""
+        """True when a client that says the greeting is welcome."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=5) as client:
                 client.sendall(self.greeting)
-                return bool(client.recv(1))
+                return client.recv(len(self.welcome), socket.MSG_WAITALL) == self.welcome
         except OSError:
             return False
 
@@ -192,6 +193,7 @@ class RabbitMQ(Server):
     name = "rabbitmq"
     ports_needed = 3
     greeting = b"AMQP\x00\x00\x09\x01"
+    welcome = b"\x01"  # a method frame: Connection.Start
 
     def __init__(self, folder: Path, owner_pid: int | None = None, ports: Sequence[int] = ()) -> None:
         super().__init__(folder, owner_pid, ports)
@@ -306,6 +308,7 @@ class Redis(Server):
 
     name = "redis"
     greeting = b"PING\r\n"
+    welcome = b"+PONG"
     keeps_data = False  #: True writes each command to disk before it answers, so that data outlives `stop`
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -63,18 +64,22 @@ def test_redis_begins_empty_and_keeps_what_is_written(redis_url: str) -> None:
         assert client.get("letter") == b"hello"
 
 
-def test_a_database_with_data_is_given_to_nobody(brokers: Brokers, redis_url: str) -> None:
-    number = int(redis_url.rpartition("/")[2])
-    following = f"{redis_url.rpartition('/')[0]}/{number % 1023 + 1}"
-    with brokers.redis_database() as other:
-        assert other != redis_url
-    with redis.Redis.from_url(following) as client:
+def test_a_database_with_data_is_given_to_nobody(
+    own_redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIGHTBUS_TEST_REDIS_URL", own_redis.url)  # not the shared one: there it may be a test's by now
+    brokers = Brokers(tmp_path / "brokers", os.getpid())
+    brokers.folder.mkdir()
+    with redis.Redis.from_url(own_redis.url.removesuffix("0") + "3") as client:
         client.set("somebody's", "data")
-        try:
-            with brokers.redis_database() as other:
-                assert other != following
-        finally:
-            client.flushdb()
+
+        given = []
+        for _ in range(3):
+            with brokers.redis_database() as url:
+                given.append(int(url.rpartition("/")[2]))
+
+        assert given == [2, 4, 5]
+        assert client.get("somebody's") == b"data"
 
 
 def test_two_tests_share_nothing_and_the_brokers_end_with_the_run(processes: Processes, tmp_path: Path) -> None:
