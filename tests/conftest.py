@@ -6,6 +6,7 @@ same brokers (`tests/brokers.py`). It ends them when the run ends; when it is ki
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -82,6 +83,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 
 # Names and brokers
+
+
+@pytest.fixture(autouse=True)
+def root_logger_as_it_was() -> Iterator[None]:
+    """A Celery worker that a test runs in its own process takes the root logger over; the next test gets it back."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 @pytest.fixture
