@@ -27,6 +27,8 @@ class Invocation:
         name: what the message names, for logs and `current_delivery()`.
         id: the message's id.
         attempt: 1 for the first try.
+        soft_limit_seconds: raise `SoftTimeLimitExceeded` in the handler after that long; None for the worker's default.
+        hard_limit_seconds: end the handler's process after that long; None for the worker's default.
         ack_early: acknowledge before the call (Celery's default for its tasks): a crash then loses the message.
         state: whatever the endpoint wants back in `succeed` and `fail`.
     """
@@ -41,6 +43,8 @@ class Invocation:
     deadline: float | None = None  #: Unix seconds after which the answer helps nobody; calls only
     attempt: int = 1
     redelivered: bool = False
+    soft_limit_seconds: float | None = None
+    hard_limit_seconds: float | None = None
     ack_early: bool = False
     state: object = None
 

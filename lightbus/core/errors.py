@@ -20,6 +20,10 @@ LightbusError
 |  |- Expired                 the server met it after its deadline; it did not run
 |  |- Rejected                the server refused it as wrong; it did not run
 |  `- RemoteError             the server's handler failed with an error its API does not declare
+|- HandlerStopped         a handler that did not come to its own end
+|  |- SoftTimeLimitExceeded   raised in it at its soft limit, so that it can clean up
+|  |- TimeLimitExceeded       its process was ended at its hard limit
+|  `- WorkerLost              its process died under it
 `- ApiError               base of the errors that an API declares; they cross the wire as themselves
 """
 
@@ -138,6 +142,22 @@ class RemoteError(CallError):
     def __init__(self, text: str, *, error_type: str = "") -> None:
         super().__init__(text)
         self.error_type = error_type
+
+
+class HandlerStopped(LightbusError):
+    """A handler did not come to its own end."""
+
+
+class SoftTimeLimitExceeded(HandlerStopped):
+    """Raised in a handler that runs for longer than its soft limit: its chance to clean up and end."""
+
+
+class TimeLimitExceeded(HandlerStopped):
+    """A handler ran for longer than its hard limit, and its process was ended."""
+
+
+class WorkerLost(HandlerStopped):
+    """A handler's process died under it: killed, out of memory, a crash in native code."""
 
 
 class ApiError(LightbusError):
