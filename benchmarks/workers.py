@@ -99,7 +99,8 @@ def _fill(url: str, queue: str, messages: int, template: kombu.Message) -> None:
             kombu.Queue("bench", kombu.Exchange("bench"), "bench")(channel).declare()
         else:
             kombu.Queue(queue)(channel).declare()
-        properties = {k: v for k, v in template.properties.items() if k != "application_headers"}
+        own = {"application_headers", "content_type", "content_encoding", "priority"}
+        properties = {k: v for k, v in template.properties.items() if k not in own}
         for _ in range(messages):
             task_id = str(uuid.uuid4())
             message = channel.prepare_message(
