@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Protocol
 
 from .core.message import Route, Wire
@@ -29,6 +30,7 @@ class Capabilities:
         redelivery_seconds: after kill -9 of a consumer its messages are back within that long.
         priorities: `Wire.priority` orders a queue that has `max_priority`.
         expires: the broker drops a message after `Wire.expiration_seconds`; receivers check anyway.
+        releases: a message handed back by `Delivery.release` is not flagged as redelivered.
     """
 
     name: str
@@ -40,10 +42,19 @@ class Capabilities:
     redelivery_seconds: float
     priorities: bool
     expires: bool
+    releases: bool
+
+
+class Settlement(Enum):
+    """What a consumer tells the broker about one message."""
+
+    ACK = auto()  #: handled, forget it
+    REQUEUE = auto()  #: give it to the next consumer, flagged as redelivered
+    RELEASE = auto()  #: the same, but nobody has begun to handle it: unflagged, where the broker can
 
 
 class Delivery:
-    """One message handed to this process, to be settled exactly once by `ack` or `requeue`.
+    """One message handed to this process, to be settled exactly once by `ack`, `requeue` or `release`.
 
     Thread-safe, and a second settlement does nothing. When the connection was lost since, settling does nothing
     either: the broker gives the message to somebody again, with `redelivered` set.
@@ -56,8 +67,8 @@ class Delivery:
 
     __slots__ = ("_settle", "_settled", "queue", "redelivered", "wire")
 
-    def __init__(self, wire: Wire, queue: str, redelivered: bool, settle: Callable[[bool], None]) -> None:
-        """`settle(True)` acknowledges, `settle(False)` hands back; called once, from any thread, must not block."""
+    def __init__(self, wire: Wire, queue: str, redelivered: bool, settle: Callable[[Settlement], None]) -> None:
+        """`settle` is called once, from any thread, and must not block."""
         self.wire = wire
         self.queue = queue
         self.redelivered = redelivered
@@ -72,17 +83,32 @@ class Delivery:
         """The message is handled; the broker may forget it."""
         if not self._settled:
             self._settled = True
-            self._settle(True)
+            self._settle(Settlement.ACK)
 
     def requeue(self) -> None:
         """Hand the message back; the next consumer gets it, flagged as redelivered."""
         if not self._settled:
             self._settled = True
-            self._settle(False)
+            self._settle(Settlement.REQUEUE)
+
+    def release(self) -> None:
+        """Hand back a message that nobody has begun to handle. Flagged only where the broker cannot do without
+        (`Capabilities.releases`)."""
+        if not self._settled:
+            self._settled = True
+            self._settle(Settlement.RELEASE)
 
 
 class Consumer(Protocol):
     """A running subscription. It survives lost connections by itself until it is closed."""
+
+    def set_prefetch(self, count: int) -> None:
+        """From now on hold at most `count` unsettled messages (per queue on AMQP); 0: take none until it is raised.
+
+        What is held already counts when the number falls; when it rises, AMQP may for a moment exceed it by what was
+        held. Any thread; does not wait. A message that is handed back
+        after this call does not come back to this consumer because of the old number.
+        """
 
     def cancel(self) -> None:
         """Take no more messages. Those delivered can still be settled. Returns when no further one will arrive."""

@@ -16,7 +16,7 @@ from functools import partial
 from ..core.errors import ConnectionLost, TransportError
 from ..core.message import Route, Wire
 from ..core.topology import Queue, Topology
-from ..ports import Capabilities, Delivery
+from ..ports import Capabilities, Delivery, Settlement
 from .memory_broker import Entry, MemoryBroker
 
 logger = logging.getLogger("lightbus.memory")
@@ -31,6 +31,7 @@ CAPABILITIES = Capabilities(
     redelivery_seconds=0.0,
     priorities=True,
     expires=True,
+    releases=True,
 )
 
 
@@ -96,11 +97,11 @@ class MemoryTransport:
             self._taken[key] = taken
         return Delivery(entry.wire, queue, entry.redelivered, partial(self._settle, key))
 
-    def _settle(self, key: int, done: bool) -> None:
+    def _settle(self, key: int, settlement: Settlement) -> None:
         with self._broker.changed:
             taken = self._taken.pop(key, None)
-            if taken is not None and not done:
-                self._broker.give_back(*taken)
+            if taken is not None and settlement is not Settlement.ACK:
+                self._broker.give_back(*taken, flagged=settlement is Settlement.REQUEUE)
 
     def message_count(self, queue: str) -> int | None:
         self._check_open()
@@ -116,7 +117,7 @@ class MemoryTransport:
             consumer.close()
         self._consumers.clear()
         for key in list(self._taken):
-            self._settle(key, False)
+            self._settle(key, Settlement.REQUEUE)
         self._broker.forget_owner(self)
         if self._owns_broker:
             self._broker.close()
@@ -147,6 +148,11 @@ class MemoryConsumer:
         self._broker.subscribe(self._queues, self)
         self._thread.start()
 
+    def set_prefetch(self, count: int) -> None:
+        with self._broker.changed:
+            self._prefetch = count
+            self._broker.changed.notify_all()
+
     def cancel(self) -> None:
         with self._broker.changed:
             self._cancelled = True
@@ -160,7 +166,7 @@ class MemoryConsumer:
         self.cancel()
         with self._broker.changed:
             for tag in list(self._unsettled):
-                self._settle(tag, False)
+                self._settle(tag, Settlement.REQUEUE)
 
     def _run(self) -> None:
         while (delivery := self._next()) is not None:
@@ -183,12 +189,12 @@ class MemoryConsumer:
                 self._broker.changed.wait()
         return None
 
-    def _settle(self, tag: int, done: bool) -> None:
+    def _settle(self, tag: int, settlement: Settlement) -> None:
         with self._broker.changed:
             taken = self._unsettled.pop(tag, None)
             if taken is None:
                 return
-            if done:
+            if settlement is Settlement.ACK:
                 self._broker.changed.notify_all()
             else:
-                self._broker.give_back(*taken)
+                self._broker.give_back(*taken, flagged=settlement is Settlement.REQUEUE)

@@ -167,11 +167,11 @@ class MemoryBroker:
                 return name, entry
         return None
 
-    def give_back(self, name: str, entry: Entry) -> None:
-        """Put a message that was taken back to its place, flagged. Called with the lock held."""
+    def give_back(self, name: str, entry: Entry, *, flagged: bool) -> None:
+        """Put a message that was taken back to its place. Called with the lock held."""
         queue = self._queues.get(name)
         if queue is not None:
-            entry.redelivered = True
+            entry.redelivered = entry.redelivered or flagged
             queue.push(entry)
             self.changed.notify_all()
 

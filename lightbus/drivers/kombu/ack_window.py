@@ -35,6 +35,15 @@ class AckWindow:
         """Deliveries that are neither acknowledged nor handed back."""
         return len(self._order) - len(self._closed)
 
+    def open_beyond(self, tag: int) -> int:
+        """Open deliveries with a higher tag than that. Looks at each; for rare moments."""
+        return sum(1 for one in self._order if one > tag and one not in self._done and one not in self._closed)
+
+    @property
+    def last_tag(self) -> int:
+        """The highest tag that may still be open; 0 when there is none."""
+        return self._order[-1] if self._order else 0
+
     def acknowledgements(self) -> list[tuple[int, bool]]:
         """The frames to send now, as (tag, multiple): one for all that are done below the lowest open one, then one
         each for those above it."""

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from ...core.errors import ConnectionLost, TopologyMismatch, TransportError
 from ...core.topology import Queue, Topology
-from ...ports import Capabilities, Consumer, Delivery
+from ...ports import Capabilities, Consumer, Delivery, Settlement
 from .amqp_consumer import AmqpConsumer
 from .amqp_declare import declare_ladder, declare_topology, split_options, takes_delays
 from .amqp_errors import CHANNEL_ERRORS, CONNECTION_ERRORS
@@ -36,6 +36,7 @@ CAPABILITIES = Capabilities(
     redelivery_seconds=1.0,
     priorities=True,
     expires=True,
+    releases=False,
 )
 
 
@@ -160,9 +161,12 @@ class AmqpTransport:
             except (*CONNECTION_ERRORS, *CHANNEL_ERRORS):
                 pass  # it is broken; that is why it is closed
 
-    def _settle_got(self, channel: Any, tag: int, ack: bool) -> None:
+    def _settle_got(self, channel: Any, tag: int, settlement: Settlement) -> None:
         def settle(current: Any) -> None:
             if current is channel:  # else the broker has taken the message back already
-                channel.basic_ack(tag) if ack else channel.basic_reject(tag, requeue=True)
+                if settlement is Settlement.ACK:
+                    channel.basic_ack(tag)
+                else:
+                    channel.basic_reject(tag, requeue=True)
 
         self._with_channel(settle)

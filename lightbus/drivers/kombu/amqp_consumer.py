@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -17,7 +18,7 @@ from typing import Any
 
 from ...core.errors import TransportError
 from ...core.topology import Queue, Topology
-from ...ports import Delivery
+from ...ports import Delivery, Settlement
 from .ack_window import AckWindow
 from .amqp_declare import declare_topology
 from .amqp_wire import wire_of
@@ -48,11 +49,15 @@ class AmqpConsumer:
         self._queues = queues
         self._on_delivery = on_delivery
         self._prefetch = prefetch
-        # Half of the prefetch at most, so that the broker sends more while the other half is handled.
-        self._batch = max(1, min(SETTLE_BATCH, prefetch // 2))
+        self._subscribed = 0  # the prefetch of the subscription that stands; 0 when there is none
+        self._subscribed_from = 0  # the last delivery tag before it
+        self._falling = False  # the prefetch fell, and the subscription has not reached it yet
+        self._batch = _batch_of(prefetch)
+        self._keep_every_seconds = min((queue.expires_seconds or math.inf for queue in queues), default=math.inf) / 3
+        self._next_keep = 0.0
         self._window = AckWindow()
         self._generation = 0  # counts connections: a settlement for an older one is void
-        self._settlements: deque[tuple[int, int, bool]] = deque()
+        self._settlements: deque[tuple[int, int, Settlement]] = deque()
         self._oldest_settlement = 0.0
         self._channel: Any = None
         self._consumer_tags: list[str] = []
@@ -74,6 +79,12 @@ class AmqpConsumer:
             self._link.stop(5.0)
             raise self._first_error
 
+    def set_prefetch(self, count: int) -> None:
+        """See `ports.Consumer.set_prefetch`."""
+        lasting = any(queue.auto_delete for queue in self._queues)  # such a queue would go in a pause
+        self._prefetch = max(1, count) if lasting else count
+        self._link.wake()
+
     def cancel(self) -> None:
         """See `ports.Consumer.cancel`."""
         self._cancel_wanted = True
@@ -89,21 +100,13 @@ class AmqpConsumer:
 
     def on_open(self, connection: Any) -> None:
         channel = connection.channel()
-        channel.basic_qos(0, self._prefetch, False)
         declare_topology(channel, self._topology())
         self._generation += 1
         self._window = AckWindow()
         self._channel = channel
+        self._consumer_tags, self._subscribed, self._subscribed_from, self._falling = [], 0, 0, False
         if not self._cancel_wanted:
-            self._consumer_tags = [
-                channel.basic_consume(
-                    queue.name,
-                    consumer_tag=f"lightbus-{next(_consumer_numbers)}",
-                    callback=functools.partial(self._deliver, queue.name, self._generation),
-                    on_cancel=functools.partial(self._on_cancelled_by_broker, queue.name),
-                )
-                for queue in self._queues
-            ]
+            self._apply_prefetch()
         self._first.set()
 
     def on_lost(self, error: TransportError) -> None:
@@ -122,21 +125,28 @@ class AmqpConsumer:
             return 1.0
         if self._cancel_wanted and not self._cancelled.is_set():
             self._cancel_on_broker()
-        if not self._settlements:
+        count = len(self._settlements)
+        if not self._cancel_wanted and self._subscribed != self._prefetch:
+            self._apply_prefetch()
+        if not self._consumer_tags and not self._cancel_wanted:
+            self._keep_queues()
+        if not count:
             self._oldest_settlement = 0.0
             return 1.0
         now = time.monotonic()
         self._oldest_settlement = self._oldest_settlement or now
         left_seconds = self._oldest_settlement + SETTLE_LINGER_SECONDS - now
-        if left_seconds > 0 and len(self._settlements) < self._batch:
+        if left_seconds > 0 and count < self._batch:
             return left_seconds
-        self._carry_out_settlements()
+        # No more than were there before the prefetch was looked at: it falls before messages are handed back, and
+        # the broker would send them here again.
+        self._carry_out_settlements(count)
         return 1.0
 
     def on_stop(self) -> None:
         if not self._cancelled.is_set():
             self._cancel_on_broker()
-        self._carry_out_settlements()
+        self._carry_out_settlements(len(self._settlements))
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -151,20 +161,20 @@ class AmqpConsumer:
             logger.exception("a message of queue %r could not be taken on; it goes back", queue)
             delivery.requeue()
 
-    def _settle(self, generation: int, tag: int, ack: bool) -> None:
+    def _settle(self, generation: int, tag: int, settlement: Settlement) -> None:
         """From any thread."""
-        self._settlements.append((generation, tag, ack))
+        self._settlements.append((generation, tag, settlement))
         waiting = len(self._settlements)
         if waiting == 1 or waiting == self._batch:
             self._link.wake()
 
-    def _carry_out_settlements(self) -> None:
+    def _carry_out_settlements(self, count: int) -> None:
         channel = self._channel
-        while self._settlements:
-            generation, tag, ack = self._settlements.popleft()
+        for _ in range(count):
+            generation, tag, settlement = self._settlements.popleft()
             if generation != self._generation:
                 continue
-            if ack:
+            if settlement is Settlement.ACK:
                 self._window.settled(tag)
             else:
                 self._window.rejected(tag)
@@ -173,15 +183,69 @@ class AmqpConsumer:
             channel.basic_ack(tag, multiple=multiple)
         self._oldest_settlement = 0.0
 
-    def _cancel_on_broker(self) -> None:
-        for consumer_tag in self._consumer_tags:
+    def _apply_prefetch(self) -> None:
+        """Bring the subscription nearer to the wanted prefetch.
+
+        RabbitMQ applies a consumer's prefetch when it subscribes, and quorum queues know no limit for a channel, so a
+        change is a new subscription and the old one's end. After a fall, what the old one has out counts against the
+        new limit, which is reached in steps as that is settled.
+        """
+        wanted, held = self._prefetch, self._window.open_count
+        if wanted < self._subscribed:
+            self._falling = True
+            self._unsubscribe(self._consumer_tags)
+        if not self._falling or held <= wanted // 4:
+            room, self._falling = wanted, False
+        else:
+            room = max(0, wanted - held)
+        free = self._subscribed - self._window.open_beyond(self._subscribed_from)
+        if room == 0 or (room < wanted and room - max(0, free) < max(1, wanted // 8)):
+            return
+        older = self._consumer_tags
+        self._subscribe(room)
+        self._unsubscribe(older)
+
+    def _subscribe(self, prefetch: int) -> None:
+        channel = self._channel
+        self._subscribed, self._subscribed_from = prefetch, self._window.last_tag
+        self._batch = _batch_of(prefetch)
+        channel.basic_qos(0, prefetch, False)
+        self._consumer_tags = [
+            channel.basic_consume(
+                queue.name,
+                consumer_tag=f"lightbus-{next(_consumer_numbers)}",
+                callback=functools.partial(self._deliver, queue.name, self._generation),
+                on_cancel=functools.partial(self._on_cancelled_by_broker, queue.name),
+            )
+            for queue in self._queues
+        ]
+
+    def _unsubscribe(self, consumer_tags: Sequence[str]) -> None:
+        for consumer_tag in consumer_tags:
             self._channel.basic_cancel(consumer_tag)
-        self._consumer_tags = []
+        if consumer_tags is self._consumer_tags:
+            self._consumer_tags, self._subscribed = [], 0
+
+    def _keep_queues(self) -> None:
+        """In a pause: a queue that goes when it is unused for a while must not go."""
+        now = time.monotonic()
+        if now >= self._next_keep:
+            if self._next_keep:
+                declare_topology(self._channel, self._topology())
+            self._next_keep = now + self._keep_every_seconds
+
+    def _cancel_on_broker(self) -> None:
+        self._unsubscribe(self._consumer_tags)
         self._cancelled.set()
 
     def _on_cancelled_by_broker(self, queue: str, consumer_tag: str) -> None:
         if not self._cancel_wanted:
             raise TransportError(f"the broker ended the subscription to queue {queue!r}: it was deleted")
+
+
+def _batch_of(prefetch: int) -> int:
+    # Half of the prefetch at most, so that the broker sends more while the other half is handled.
+    return max(1, min(SETTLE_BATCH, prefetch // 2))
 
 
 _consumer_numbers = itertools.count(1)

@@ -66,6 +66,7 @@ class ChannelKind:
             redelivery_seconds=10.0 if embedded else _NEVER,
             priorities=embedded,
             expires=embedded,
+            releases=embedded,
         )
 
     def open(self) -> ChannelSession:
@@ -102,6 +103,7 @@ class ChannelSession:
         self._tags: dict[str, Any] = {}
         self._arrived: deque[Taken] = deque()
         self._consumer_tags: list[str] = []
+        self._subscribed: list[str] = []
 
     @contextmanager
     def _talking(self, doing: str) -> Iterator[None]:
@@ -171,14 +173,26 @@ class ChannelSession:
             self._channel.queue_delete(queue)
 
     def subscribe(self, queues: Sequence[Queue], prefetch: int, held: Iterable[str]) -> None:
-        self._channel.basic_qos(0, prefetch, False)
-        for queue in queues:
-            tag = uuid.uuid4().hex
-            with self._talking(f"consume queue {queue.name!r}"):
-                self._channel.basic_consume(
-                    queue=queue.name, no_ack=False, callback=partial(self._on_message, queue.name), consumer_tag=tag
-                )
-            self._consumer_tags.append(tag)
+        self._subscribed = [queue.name for queue in queues]
+        self.set_prefetch(prefetch)
+
+    def set_prefetch(self, count: int) -> None:
+        self._give_back_arrived()
+        if hasattr(self._channel, "hold_at_most"):  # a queue that goes when nobody consumes it must not go in a pause
+            self._channel.hold_at_most(count)
+        elif count == 0:
+            self.stop()
+            return
+        else:
+            self._channel.basic_qos(0, count, False)
+        if not self._consumer_tags:
+            for queue in self._subscribed:
+                tag = uuid.uuid4().hex
+                with self._talking(f"consume queue {queue!r}"):
+                    self._channel.basic_consume(
+                        queue=queue, no_ack=False, callback=partial(self._on_message, queue), consumer_tag=tag
+                    )
+                self._consumer_tags.append(tag)
 
     def _on_message(self, queue: str, message: Any) -> None:
         self._arrived.append(self._taken(queue, message))
@@ -194,7 +208,9 @@ class ChannelSession:
         )  # fmt: skip
         return Taken(tag, wire, queue, bool(info.get("redelivered")))
 
-    def exchange(self, acks: Sequence[str], requeues: Sequence[str], limit: int) -> list[Taken]:
+    def exchange(
+        self, acks: Sequence[str], requeues: Sequence[str], limit: int, *, releases: Sequence[str] = ()
+    ) -> list[Taken]:
         with self._talking("settle messages"):
             done = [self._tags.pop(tag) for tag in acks if tag in self._tags]
             if done and hasattr(self._channel, "ack_many"):
@@ -202,7 +218,10 @@ class ChannelSession:
             else:
                 for number in done:
                     self._channel.basic_ack(number)
-            for tag in requeues:
+            if releases and hasattr(self._channel, "release_many"):
+                self._channel.release_many([self._tags.pop(tag) for tag in releases if tag in self._tags])
+                releases = ()
+            for tag in (*requeues, *releases):
                 if tag in self._tags:
                     self._channel.basic_reject(self._tags.pop(tag), requeue=True)
         while self._consumer_tags and len(self._arrived) < limit and self._drain(0.0):
@@ -230,8 +249,13 @@ class ChannelSession:
             for tag in self._consumer_tags:
                 self._channel.basic_cancel(tag)
             self._consumer_tags.clear()
-            while self._arrived:
-                self._channel.basic_reject(self._tags.pop(self._arrived.pop().tag), requeue=True)
+        self._give_back_arrived()
+
+    def _give_back_arrived(self) -> None:
+        unseen = [taken.tag for taken in self._arrived]
+        self._arrived.clear()
+        if unseen:
+            self.exchange((), (), 0, releases=unseen)
 
     def close(self, *, hand_back: bool = True, gone: Sequence[Queue] = ()) -> None:
         with suppress(*self._errors, *self._channel_errors):

@@ -38,6 +38,7 @@ CAPABILITIES = Capabilities(
     redelivery_seconds=10.0,
     priorities=False,  # kombu's steps order by priority, but 0 comes first there
     expires=False,
+    releases=True,
 )
 
 
@@ -173,8 +174,13 @@ class RedisSession:
         lifetimes = {queue.name: life for queue in queues if (life := lifetime_ms(queue)) and not queue.passive}
         self._taker.subscribe([queue.name for queue in queues], lifetimes, held)
 
-    def exchange(self, acks: Sequence[str], requeues: Sequence[str], limit: int) -> list[Taken]:
-        return self._taker.exchange(acks, requeues, limit)
+    def set_prefetch(self, count: int) -> None:
+        pass  # nothing is taken but by `exchange`
+
+    def exchange(
+        self, acks: Sequence[str], requeues: Sequence[str], limit: int, *, releases: Sequence[str] = ()
+    ) -> list[Taken]:
+        return self._taker.exchange(acks, requeues, limit, releases)
 
     def wait(self, timeout_seconds: float) -> None:
         self._taker.wait(timeout_seconds)

@@ -70,13 +70,17 @@ class RedisTaker:
         taken = self._take([queue], [], 1, GET_LEASE_SECONDS)
         return taken[0] if taken else None
 
-    def exchange(self, acks: Sequence[str], requeues: Sequence[str], limit: int) -> list[Taken]:
+    def exchange(
+        self, acks: Sequence[str], requeues: Sequence[str], limit: int, releases: Sequence[str]
+    ) -> list[Taken]:
         """Settle, then take at most `limit` without waiting."""
         now = time.monotonic()
         if self._subscribed and (now >= self._next_keep or (self._next_due is not None and now >= self._next_due)):
             self._keep()
         if requeues:
             self._give_back(requeues)
+        if releases:
+            self._give_back(releases, flagged=False)
         acks = list(acks)
         while len(acks) > MOST_AT_ONCE:
             self._take([], acks[:MOST_AT_ONCE], 0, LEASE_SECONDS)
@@ -103,20 +107,20 @@ class RedisTaker:
             taken.append(Taken(tag, wire, queues[(index - 1) % len(queues)], redelivered))
         return taken
 
-    def _give_back(self, tags: Sequence[str]) -> None:
+    def _give_back(self, tags: Sequence[str], *, flagged: bool = True) -> None:
         """To the front of their queues, in the order in which they were there."""
         backwards = sorted(tags, key=lambda tag: int(tag.rpartition(":")[2]), reverse=True)
         with talking(self._client.where):
             values: Any = self._client.redis.hmget(self._own_keys[0], backwards)
-        self._restore([(tag, value) for tag, value in zip(backwards, values, strict=True) if value])
+        self._restore([(tag, value) for tag, value in zip(backwards, values, strict=True) if value], flagged=flagged)
         for tag in tags:
             self._held.pop(tag, None)
 
-    def _restore(self, packed: Sequence[tuple[str, bytes]]) -> None:
+    def _restore(self, packed: Sequence[tuple[str, bytes]], *, flagged: bool = True) -> None:
         calls = []
         for tag, value in packed:
             list_key, raw = unpack(value)
-            calls.append(([*self._own_keys[:2], list_key], (tag, mark_redelivered(raw))))
+            calls.append(([*self._own_keys[:2], list_key], (tag, mark_redelivered(raw) if flagged else raw)))
         if calls:
             self._client.run_all(GIVE_BACK, calls)
 

@@ -44,8 +44,17 @@ class Session(Protocol):
     def subscribe(self, queues: Sequence[Queue], prefetch: int, held: Iterable[str]) -> None:
         """Begin to consume `queues`; `held` are the tags that a session before this one took (see `SessionKind`)."""
 
-    def exchange(self, acks: Sequence[str], requeues: Sequence[str], limit: int) -> list[Taken]:
-        """Carry out settlements, then take at most `limit` messages without waiting for any."""
+    def set_prefetch(self, count: int) -> None:
+        """Take no more than `count` from now on, 0 for none; what `exchange` has not given out goes back."""
+
+    def exchange(
+        self, acks: Sequence[str], requeues: Sequence[str], limit: int, *, releases: Sequence[str] = ()
+    ) -> list[Taken]:
+        """Carry out settlements, then take at most `limit` messages without waiting for any.
+
+        Args:
+            releases: as `requeues`, but unflagged where the broker can.
+        """
 
     def wait(self, timeout_seconds: float) -> None:
         """Return when a message may have come, after `wake`, or at the timeout. Keeps leases meanwhile."""

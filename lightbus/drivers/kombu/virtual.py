@@ -21,10 +21,10 @@ from ...core.errors import BrokerUnreachable, ConfigError, ConnectionLost, Trans
 from ...core.message import Route, Wire
 from ...core.outcome import REPEAT_HEADER
 from ...core.topology import Queue, Topology
-from ...ports import Capabilities, Delivery
+from ...ports import Capabilities, Delivery, Settlement
 from .backoff import Backoff
 from .session import Session, SessionKind
-from .virtual_consumer import VirtualConsumer
+from .virtual_consumer import VirtualConsumer, carry_out
 
 logger = logging.getLogger("lightbus.virtual")
 
@@ -140,10 +140,10 @@ class VirtualTransport:
             settle = partial(self._settle, self._session, taken.tag)
         return Delivery(taken.wire, queue, taken.redelivered, settle)
 
-    def _settle(self, session: Session, tag: str, done: bool) -> None:
+    def _settle(self, session: Session, tag: str, settlement: Settlement) -> None:
         with self._lock:
             if self._session is session:  # else the broker gives the message to somebody again
-                self._with_session(lambda s: s.exchange([tag] if done else [], [] if done else [tag], 0))
+                self._with_session(lambda s: carry_out(s, [(tag, settlement)], 0))
 
     def message_count(self, queue: str) -> int | None:
         with self._lock:

@@ -15,7 +15,7 @@ from functools import partial
 
 from ...core.errors import BrokerUnreachable, ConnectionLost
 from ...core.topology import Queue
-from ...ports import Delivery
+from ...ports import Delivery, Settlement
 from .backoff import Backoff
 from .session import Session, SessionKind, Taken
 
@@ -46,11 +46,12 @@ class VirtualConsumer:
         self._queues = list(queues)
         self._on_delivery = on_delivery
         self._prefetch = prefetch
+        self._session_prefetch = prefetch  # what the present session was told
         self._declare_on = declare_on
         self._forget = forget
         self._session: Session | None = None
         self._held: dict[str, None] = {}  # tags taken and not settled on the broker; only the thread touches it
-        self._settlements: deque[tuple[str, bool]] = deque()
+        self._settlements: deque[tuple[str, Settlement]] = deque()
         self._cancelling = False
         self._closing = threading.Event()
         self._quiet = threading.Event()  # set when no further delivery will come
@@ -69,6 +70,10 @@ class VirtualConsumer:
     @property
     def closed(self) -> bool:
         return not self._thread.is_alive()
+
+    def set_prefetch(self, count: int) -> None:
+        self._prefetch = count
+        self._wake()
 
     def cancel(self) -> None:
         self._cancelling = True
@@ -90,9 +95,9 @@ class VirtualConsumer:
         if session is not None:
             session.wake()
 
-    def _settle(self, tag: str, done: bool) -> None:
+    def _settle(self, tag: str, settlement: Settlement) -> None:
         """Any thread."""
-        self._settlements.append((tag, done))
+        self._settlements.append((tag, settlement))
         if not self._awake:  # a wake-up that is under way serves this one too
             self._wake()
 
@@ -129,7 +134,7 @@ class VirtualConsumer:
             self._declare_on(session)
             if not self._kind.tags_survive:
                 self._held.clear()  # the broker gives those messages to somebody again
-            session.subscribe(self._queues, self._prefetch, list(self._held))
+            session.subscribe(self._queues, self._session_prefetch, list(self._held))
         except BaseException:
             session.close(hand_back=False)
             raise
@@ -167,12 +172,15 @@ class VirtualConsumer:
         batch = []
         while self._settlements:
             batch.append(self._settlements.popleft())
-        batch = [(tag, done) for tag, done in batch if tag in self._held]
-        limit = 0 if cancelling else self._prefetch - len(self._held) + len(batch)
-        acks = [tag for tag, done in batch if done]
-        requeues = [tag for tag, done in batch if not done]
+        batch = [(tag, settlement) for tag, settlement in batch if tag in self._held]
+        # Read after the settlements: what was handed back because the number falls must not be taken again.
+        prefetch = self._prefetch
+        if prefetch != self._session_prefetch and not cancelling:
+            session.set_prefetch(prefetch)
+            self._session_prefetch = prefetch
+        limit = 0 if cancelling else max(0, prefetch - len(self._held) + len(batch))
         try:
-            taken = session.exchange(acks, requeues, limit)
+            taken = carry_out(session, batch, limit)
         except BaseException:
             self._settlements.extendleft(reversed(batch))  # where tags survive, the next connection carries them out
             raise
@@ -193,3 +201,13 @@ class VirtualConsumer:
         except Exception:
             logger.exception("handing over a message of queue %r failed; it goes back", taken.queue)
             delivery.requeue()
+
+
+def carry_out(session: Session, settlements: Sequence[tuple[str, Settlement]], limit: int) -> list[Taken]:
+    """Settle, and take at most `limit` messages in the same step."""
+    kinds: dict[Settlement, list[str]] = {kind: [] for kind in Settlement}
+    for tag, settlement in settlements:
+        kinds[settlement].append(tag)
+    return session.exchange(
+        kinds[Settlement.ACK], kinds[Settlement.REQUEUE], limit, releases=kinds[Settlement.RELEASE]
+    )  # fmt: skip

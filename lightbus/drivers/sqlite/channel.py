@@ -61,6 +61,7 @@ class Channel(base.StdChannel):
         self._queues: deque[str] = deque()  # rotated, so that a busy queue does not starve the others
         self._buffer: deque[Leased] = deque()
         self._unacked: dict[int, int] = {}  # delivery tag: message id
+        self._paused = False
         self._full = False  # the prefetch stopped `fill`: settling must end the wait for messages
 
     # -- topology
@@ -218,6 +219,17 @@ class Channel(base.StdChannel):
         self.prefetch_count = prefetch_count
         self._make_room()
 
+    def hold_at_most(self, count: int) -> None:
+        """As `basic_qos`, but 0 means none, and what was taken beyond it and not handed out goes back untouched."""
+        self.prefetch_count = count
+        self._paused = count == 0
+        keep = max(0, count - len(self._unacked))
+        back = [self._buffer.pop().id for _ in range(len(self._buffer) - keep)]
+        session = self._transport.session_or_none()
+        if back and session is not None:
+            self._store.release(session, back, unseen=True)
+        self._make_room()
+
     def basic_consume(
         self,
         queue: str,
@@ -277,6 +289,8 @@ class Channel(base.StdChannel):
     def fill(self, session: str) -> None:
         """Take waiting messages, as many as the prefetch leaves room for."""
         room = MAX_BATCH
+        if self._paused:
+            return
         if self.prefetch_count:
             self._full = True  # before counting: whoever settles after it sees this
             room = min(room, self.prefetch_count - len(self._unacked) - len(self._buffer))
@@ -346,6 +360,10 @@ class Channel(base.StdChannel):
                 self._store.release(session, ids)
             else:
                 self._store.ack(session, ids)
+
+    def release_many(self, tags: Iterable[int]) -> None:
+        """Give messages back that nobody has looked at, unflagged, in one transaction."""
+        self._give_back(tags, unseen=True)
 
     def basic_recover(self, requeue: bool = True) -> None:
         """Give back all that is not settled."""
