@@ -37,14 +37,14 @@ logger = logging.getLogger("lightbus.worker")
               help="Child processes, each with connections of its own.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True,
               help="Handlers at a time per process; coroutines do not count.")  # fmt: skip
-@click.option("--prefetch", type=click.IntRange(1), default=8, show_default=True,
-              help="Messages that a process holds, per queue.")  # fmt: skip
+@click.option("--prefetch", type=click.IntRange(1), default=None, show_default="adaptive",
+              help="Messages that a process holds (RabbitMQ: per queue): many short ones, few long ones.")  # fmt: skip
 @click.option("-Q", "--queues", metavar="NAMES", default="", help="Serve only these queues, separated by commas.")
 @click.option("--pool", type=click.Choice(["processes", "solo"]), default="processes", show_default=True,
               help="solo: everything in this process, for debugging.")  # fmt: skip
 @click.option("-l", "--loglevel", type=click.Choice(LEVELS, case_sensitive=False), default="INFO", show_default=True)
 def worker(
-    apps: tuple[str, ...], url: str | None, processes: int, threads: int, prefetch: int, queues: str, pool: str,
+    apps: tuple[str, ...], url: str | None, processes: int, threads: int, prefetch: int | None, queues: str, pool: str,
     loglevel: str,
 ) -> int:  # fmt: skip
     """Serve an app's listeners, calls and tasks.
@@ -136,7 +136,8 @@ def _banner(app: discovery.LoadedApp, buses: Sequence[Bus], options: WorkerOptio
         ]
     if app.task_app is not None and app.task_app.tasks:
         lines.append(f"tasks: {', '.join(sorted(app.task_app.tasks))}")
-    lines.append(f"{options.processes} processes, {options.threads} threads each, prefetch {options.prefetch}")
+    prefetch = options.prefetch or "adaptive"
+    lines.append(f"{options.processes} processes, {options.threads} threads each, prefetch {prefetch}")
     return lines
 
 

@@ -3,6 +3,7 @@
 supervisor   forks the children, restarts what dies, passes signals on          (supervisor.py)
 process      one child: consumes, hands deliveries to slots, drains at the end  (process.py)
 slots        prepare, call the handler, conclude                                (slots.py)
+watch        adapts the prefetch, and hands back what long handlers hold up      (watch.py, prefetch.py)
 settle       carries an outcome out: acknowledge, or publish a copy first       (settle.py)
 """
 

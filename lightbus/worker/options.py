@@ -16,18 +16,20 @@ class WorkerOptions:
     Attributes:
         processes: child processes, each with connections of its own.
         threads: handlers at a time per process; with 1 they run on the main thread.
-        prefetch: messages that a process holds, running ones included, per queue.
+        prefetch: messages that a process holds, running ones included, per queue on RabbitMQ; None to adapt it to how
+            long handlers run.
         queues: serve only these of the app's queues; empty for all.
         middleware: wrapped around every handler call.
     """
 
     processes: int = 1
     threads: int = 1
-    prefetch: int = 8
+    prefetch: int | None = None
     queues: frozenset[str] = frozenset()
     middleware: Sequence[Middleware] = ()
 
     def __post_init__(self) -> None:
         for name in ("processes", "threads", "prefetch"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be 1 or more, got {value}")

@@ -19,6 +19,7 @@ from ..ports import Consumer, Delivery, Transport
 from .options import WorkerOptions
 from .settle import Settler
 from .slots import Slots, Work
+from .watch import Watch
 
 logger = logging.getLogger("lightbus.worker")
 
@@ -52,6 +53,7 @@ class Process:
         self._buses = buses
         self._options = options
         self._slots = Slots(options.threads, options.middleware)
+        self._watch = Watch(self._slots, options.threads, options.prefetch)
         self._consumers: list[Consumer] = []
         self._settlers: list[Settler] = []
         self._stop_reader, self._stop_writer = os.pipe()
@@ -76,6 +78,7 @@ class Process:
         try:
             for bus in self._buses:
                 self._consume(bus)
+            self._watch.start()
             ready()
             watch = threading.Thread(target=self._stop_when_told, args=(supervisor_pipe,), name="lightbus-control")
             watch.start()
@@ -110,8 +113,9 @@ class Process:
             queues = [queue for queue in _queues_of(endpoint, topology.queues) if not wanted or queue.name in wanted]
             if queues:
                 on_delivery = self._put_into_slots(endpoint, settler)
-                consumer = bus.transport.consume(queues, on_delivery, prefetch=self._options.prefetch)
+                consumer = bus.transport.consume(queues, on_delivery, prefetch=self._watch.prefetch)
                 self._consumers.append(consumer)
+                self._watch.add(consumer)
 
     def _put_into_slots(self, endpoint: Endpoint, settler: Settler) -> Callable[[Delivery], None]:
         def put(delivery: Delivery) -> None:
@@ -130,6 +134,7 @@ class Process:
             told = os.read(self._stop_reader, 4096)
         for consumer in self._consumers:
             consumer.cancel()
+        self._watch.stop()
         self._slots.stop()
 
 

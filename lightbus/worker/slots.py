@@ -6,13 +6,14 @@ Coroutine functions run on one event loop beside them and do not occupy a slot.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, cast
 
 from ..aio import LoopThread, in_thread
@@ -35,31 +36,60 @@ class Work:
     settler: Settler
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the slots of a process did since they began."""
+
+    finished: int
+    busy_seconds: float
+    taken: int
+    taken_bytes: int
+
+
+class _Slot:
+    """What one slot is at. Written by its own thread, read by others, who may see it a moment late."""
+
+    __slots__ = ("busy_seconds", "finished", "started")
+
+    def __init__(self) -> None:
+        self.started = 0.0  # on the monotonic clock; 0.0 while it waits for work
+        self.finished = 0
+        self.busy_seconds = 0.0
+
+
 class Slots:
-    """Takes work from one inbox until it is stopped."""
+    """Takes work from one inbox until it is stopped.
+
+    Attributes:
+        on_idle: called when a slot becomes free, from its thread.
+    """
 
     def __init__(self, threads: int, middleware: Sequence[Middleware]) -> None:
         self._inbox: SimpleQueue[Work | None] = SimpleQueue()
         self._middleware = tuple(middleware)
-        self._threads = threads
+        self._slots = [_Slot() for _ in range(threads)]
+        self._taken = self._taken_bytes = 0
+        self.on_idle: Callable[[], None] | None = None
         self._loop = LoopThread()
         self._draining = threading.Event()
 
     def put(self, work: Work) -> None:
         """Add work; it is handed back when the slots are stopping. Any thread, never blocks."""
         if self._draining.is_set():
-            work.delivery.requeue()
-        else:
-            self._inbox.put(work)
+            work.delivery.release()
+            return
+        self._taken += 1
+        self._taken_bytes += len(work.delivery.wire.body)
+        self._inbox.put(work)
 
     def run(self) -> None:
         """Handle work until `stop`; returns when what had begun is finished and the rest is handed back."""
-        if self._threads == 1:
-            self._handle_until_stopped()
+        if len(self._slots) == 1:
+            self._handle_until_stopped(self._slots[0])
         else:
             threads = [
-                threading.Thread(target=self._handle_until_stopped, name=f"lightbus-slot-{n}")
-                for n in range(self._threads)
+                threading.Thread(target=self._handle_until_stopped, args=(slot,), name=f"lightbus-slot-{n}")
+                for n, slot in enumerate(self._slots)
             ]
             for thread in threads:
                 thread.start()
@@ -70,28 +100,56 @@ class Slots:
     def stop(self) -> None:
         """Hand back what has not begun, and let what has begun finish. Any thread, not a signal handler."""
         self._draining.set()
-        while not self._inbox.empty():
-            work = self._inbox.get()
-            if work is not None:
-                work.delivery.requeue()
-        for _ in range(self._threads):
+        self.release_waiting()
+        for _ in self._slots:
             self._inbox.put(None)
 
-    def _handle_until_stopped(self) -> None:
+    def release_waiting(self) -> int:
+        """Hand back what has not begun; returns how many messages that were. Any thread, not a signal handler."""
+        count = 0
+        with contextlib.suppress(Empty):
+            while (work := self._inbox.get_nowait()) is not None:
+                work.delivery.release()
+                count += 1
+        return count
+
+    def waiting(self) -> int:
+        """Messages that have not begun."""
+        return self._inbox.qsize()
+
+    def running(self) -> tuple[int, float]:
+        """How many slots are busy, and when the last of them began, on the monotonic clock."""
+        starts = [slot.started for slot in self._slots if slot.started]
+        return len(starts), max(starts, default=0.0)
+
+    def counts(self) -> Counts:
+        return Counts(
+            finished=sum(slot.finished for slot in self._slots),
+            busy_seconds=sum(slot.busy_seconds for slot in self._slots),
+            taken=self._taken,
+            taken_bytes=self._taken_bytes,
+        )
+
+    def _handle_until_stopped(self, slot: _Slot) -> None:
         while True:
             work = self._inbox.get()
             if work is None:
                 return
             if self._draining.is_set():
-                work.delivery.requeue()
+                work.delivery.release()
                 continue
+            slot.started = started = time.monotonic()
             invocation = self._prepare(work)
-            if invocation is None:
-                continue
-            if inspect.iscoroutinefunction(invocation.function):
-                self._loop.start(self._perform_async(work, invocation))
-            else:
-                self._perform(work, invocation)
+            if invocation is not None:
+                if inspect.iscoroutinefunction(invocation.function):
+                    self._loop.start(self._perform_async(work, invocation))
+                else:
+                    self._perform(work, invocation)
+            slot.busy_seconds += time.monotonic() - started
+            slot.finished += 1
+            slot.started = 0.0
+            if (on_idle := self.on_idle) is not None:
+                on_idle()
 
     def _perform(self, work: Work, invocation: Invocation) -> None:
         started = time.monotonic()
