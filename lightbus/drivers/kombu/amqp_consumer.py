@@ -17,10 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...core.errors import TransportError
+from ...core.message import Wire
 from ...core.topology import Queue, Topology
 from ...ports import Delivery, Settlement
 from .ack_window import AckWindow
 from .amqp_declare import declare_topology
+from .amqp_reader import Taker
 from .amqp_wire import wire_of
 from .link import Link
 
@@ -65,7 +67,8 @@ class AmqpConsumer:
         self._first_error: TransportError | None = None
         self._cancel_wanted = False
         self._cancelled = threading.Event()
-        self._link = Link(url, options, self, name="consume")
+        self._takers: dict[bytes, Taker] = {}
+        self._link = Link(url, options, self, name="consume", takers=self._takers)
 
     def start(self) -> None:
         """Subscribe, and return when the broker has accepted.
@@ -104,6 +107,7 @@ class AmqpConsumer:
         self._generation += 1
         self._window = AckWindow()
         self._channel = channel
+        self._takers.clear()
         self._consumer_tags, self._subscribed, self._subscribed_from, self._falling = [], 0, 0, False
         if not self._cancel_wanted:
             self._apply_prefetch()
@@ -150,11 +154,9 @@ class AmqpConsumer:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _deliver(self, queue: str, generation: int, message: Any) -> None:
-        tag = message.delivery_info["delivery_tag"]
+    def _deliver(self, queue: str, generation: int, wire: Wire, tag: int, redelivered: bool) -> None:
         self._window.delivered(tag)
-        settle = functools.partial(self._settle, generation, tag)
-        delivery = Delivery(wire_of(message), queue, bool(message.delivery_info["redelivered"]), settle)
+        delivery = Delivery(wire, queue, redelivered, functools.partial(self._settle, generation, tag))
         try:
             self._on_delivery(delivery)
         except Exception:  # the top of this thread: a defect above must not cost the subscription
@@ -210,19 +212,23 @@ class AmqpConsumer:
         self._subscribed, self._subscribed_from = prefetch, self._window.last_tag
         self._batch = _batch_of(prefetch)
         channel.basic_qos(0, prefetch, False)
-        self._consumer_tags = [
+        self._consumer_tags = []
+        for queue in self._queues:
+            consumer_tag = f"lightbus-{next(_consumer_numbers)}"
+            take = functools.partial(self._deliver, queue.name, self._generation)
+            self._takers[consumer_tag.encode()] = take
             channel.basic_consume(
                 queue.name,
-                consumer_tag=f"lightbus-{next(_consumer_numbers)}",
-                callback=functools.partial(self._deliver, queue.name, self._generation),
+                consumer_tag=consumer_tag,
+                callback=functools.partial(_take_message, take),
                 on_cancel=functools.partial(self._on_cancelled_by_broker, queue.name),
             )
-            for queue in self._queues
-        ]
+            self._consumer_tags.append(consumer_tag)
 
     def _unsubscribe(self, consumer_tags: Sequence[str]) -> None:
         for consumer_tag in consumer_tags:
             self._channel.basic_cancel(consumer_tag)
+            self._takers.pop(consumer_tag.encode(), None)
         if consumer_tags is self._consumer_tags:
             self._consumer_tags, self._subscribed = [], 0
 
@@ -246,6 +252,12 @@ class AmqpConsumer:
 def _batch_of(prefetch: int) -> int:
     # Half of the prefetch at most, so that the broker sends more while the other half is handled.
     return max(1, min(SETTLE_BATCH, prefetch // 2))
+
+
+def _take_message(take: Taker, message: Any) -> None:
+    """A delivery that py-amqp read, since it is not of the usual form."""
+    info = message.delivery_info
+    take(wire_of(message), info["delivery_tag"], bool(info["redelivered"]))
 
 
 _consumer_numbers = itertools.count(1)

@@ -22,6 +22,7 @@ from amqp.exceptions import FrameSyntaxError
 
 from ...core.errors import ConnectionLost, TransportError
 from .amqp_errors import CHANNEL_ERRORS, CONNECTION_ERRORS, connect_error
+from .amqp_reader import FrameReader, Taker
 
 logger = logging.getLogger("lightbus.amqp")
 
@@ -78,11 +79,11 @@ def connect(url: str, options: Mapping[str, object], *, heartbeat_seconds: float
     # py-amqp polls the socket before each publish for this capability, which costs a third of publishing; the broker
     # has been told already that we have it, and the link's thread reads its notices anyway.
     connection.connection.client_properties["capabilities"]["connection.blocked"] = False
-    connection.connection.on_inbound_frame = _reads_on(connection.connection.on_inbound_frame)
+    connection.connection.on_inbound_frame = reads_on(connection.connection.on_inbound_frame)
     return connection
 
 
-def _reads_on(handle: Callable[[tuple[int, int, bytes]], bool]) -> Callable[[tuple[int, int, bytes]], bool]:
+def reads_on(handle: Callable[[tuple[int, int, bytes]], bool]) -> Callable[[tuple[int, int, bytes]], bool]:
     """`handle` for inbound frames, but one that survives properties which py-amqp cannot decode.
 
     A header with text that is no UTF-8 raises in the middle of a message; the broker would hand it out again after each
@@ -105,11 +106,21 @@ def _reads_on(handle: Callable[[tuple[int, int, bytes]], bool]) -> Callable[[tup
 class Link:
     """A connection that is kept open by a thread of its own, from `start` to `stop`."""
 
-    def __init__(self, url: str, options: Mapping[str, object], owner: LinkOwner, *, name: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, object],
+        owner: LinkOwner,
+        *,
+        name: str,
+        takers: Mapping[bytes, Taker] | None = None,
+    ) -> None:
+        """`takers`, by consumer tag, get the deliveries in the usual form, which then do not pass through py-amqp."""
         self.lock = threading.RLock()  #: held by whoever writes a frame
         self._url = url
         self._options = options
         self._owner = owner
+        self._takers = takers if takers is not None else {}
         self._stopping = threading.Event()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
@@ -179,11 +190,11 @@ class Link:
         self._owner.on_lost(error)
 
     def _read_until_stopped(self, connection: Any) -> None:
+        reader = FrameReader(connection, self._takers)
         poller = select.poll()
         poller.register(connection.sock, select.POLLIN)
         poller.register(self._wake_reader, select.POLLIN)
         sock_fd = connection.sock.fileno()
-        pending = getattr(connection.sock, "pending", None)  # a TLS socket may hold bytes that poll does not see
         beat_every_seconds = HEARTBEAT_SECONDS / 4
         next_beat = time.monotonic() + beat_every_seconds
         timeout_seconds = self._owner.on_tick()
@@ -191,7 +202,7 @@ class Link:
             wait_seconds = max(0.0, min(timeout_seconds, next_beat - time.monotonic()))
             for fd, _ in poller.poll(wait_seconds * 1000.0):
                 if fd == sock_fd:
-                    self._read_available(connection, poller, sock_fd, pending)
+                    self._read_available(reader)
                 else:
                     self._wake_reader.recv(4096)
             timeout_seconds = self._owner.on_tick()
@@ -201,15 +212,11 @@ class Link:
                 with self.lock:
                     connection.heartbeat_tick(rate=2)
 
-    def _read_available(
-        self, connection: Any, poller: select.poll, sock_fd: int, pending: Callable[[], int] | None
-    ) -> None:
-        for _ in range(1000):  # then let the owner settle and the heart beat
+    def _read_available(self, reader: FrameReader) -> None:
+        more = True
+        while more:
             try:
-                connection.blocking_read()
+                more = reader.read()
             except CHANNEL_ERRORS as error:
                 self._owner.on_channel_error(error)
-            if pending is not None and pending():
-                continue
-            if not any(fd == sock_fd for fd, _ in poller.poll(0)):
-                return
+                more = reader.handle()
