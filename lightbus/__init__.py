@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .core.retry import RetryPolicy
     from .drivers import open_result_backend, open_transport
     from .endpoint import Invocation, current_delivery
+    from .middleware import Middleware
 
 __version__ = VERSION
 
@@ -59,6 +60,7 @@ __all__ = [
     "Invocation",
     "LightbusError",
     "MessageError",
+    "Middleware",
     "NotConfirmed",
     "NotServed",
     "Rejected",
@@ -81,6 +83,7 @@ _HOMES = {
     "Bus": "bus",
     "Event": "core.api",
     "Invocation": "endpoint",
+    "Middleware": "middleware",
     "RetryPolicy": "core.retry",
     "current_delivery": "endpoint",
     "open_result_backend": "drivers",

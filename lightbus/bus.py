@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar, cast
@@ -21,6 +21,7 @@ from .drivers import open_transport
 from .endpoint import Endpoint
 from .identity import new_origin
 from .listeners import EventEndpoint, Listener, spec_of
+from .middleware import Middleware, checked
 from .ports import Transport
 from .serving import CallEndpoint
 
@@ -41,6 +42,7 @@ class Bus:
         options: transport options, as Celery's `broker_transport_options`.
         transport: an open transport in place of `url`, for tests and for sharing a connection.
         dead_letter_queue: where what cannot be handled is kept.
+        middleware: wrapped around every handler call of this app's workers, the first outermost; see `use`.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Bus:
         options: Mapping[str, object] = _NO_OPTIONS,
         transport: Transport | None = None,
         dead_letter_queue: str = DEAD_LETTER_QUEUE,
+        middleware: Sequence[Middleware] = (),
     ) -> None:
         self.name = check_name(name, "the app name")
         self.dead_letter_queue: str = check_name(dead_letter_queue, "the dead-letter queue")
@@ -64,6 +67,7 @@ class Bus:
         self._calls = CallEndpoint()
         self._endpoints: list[Endpoint] = []
         self._can_fire = False
+        self._middleware = checked(middleware)
 
     @property
     def url(self) -> str:
@@ -146,6 +150,21 @@ class Bus:
         """`call` from a coroutine."""
         answer: Future[Any] = self._rpc_client().start(rpc, dict(kwargs))
         return cast(R, await awaitable(answer))
+
+    # -- around handlers ---------------------------------------------------------------------------------------------
+
+    def use(self, *middleware: Middleware) -> None:
+        """Wrap `middleware` around every handler call of this app's workers, inside what is there already.
+
+        Raises:
+            DeclarationError: one of them cannot be called.
+        """
+        self._middleware += checked(middleware)
+
+    @property
+    def middleware(self) -> tuple[Middleware, ...]:
+        """All that is wrapped around this app's handlers, the outermost first."""
+        return self._middleware
 
     # -- for workers and tools ---------------------------------------------------------------------------------------
 

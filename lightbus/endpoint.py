@@ -26,6 +26,8 @@ class Invocation:
         function: the user's function; a coroutine function is run on the worker's event loop.
         name: what the message names, for logs and `current_delivery()`.
         id: the message's id.
+        causation_id: id of the message whose handler sent this one, where it says so.
+        sent_at: Unix time in seconds of its sending, where it says so.
         attempt: 1 for the first try.
         soft_limit_seconds: raise `SoftTimeLimitExceeded` in the handler after that long; None for the worker's default.
         hard_limit_seconds: end the handler's process after that long; None for the worker's default.
@@ -39,6 +41,8 @@ class Invocation:
     name: str
     id: str
     correlation_id: str = ""
+    causation_id: str = ""
+    sent_at: float | None = None
     trace: Mapping[str, str] = field(default_factory=dict)
     deadline: float | None = None  #: Unix seconds after which the answer helps nobody; calls only
     attempt: int = 1
@@ -51,6 +55,10 @@ class Invocation:
 
 class Endpoint(Protocol):
     """Answers the deliveries of its queues. Called from the worker's slots, possibly from several at a time."""
+
+    @property
+    def kind(self) -> str:
+        """What its messages are, in one word for logs and metrics: `event`, `call` or `task`."""
 
     def topology(self) -> Topology:
         """What must stand before its queues are consumed; the queues to consume are `queues()`."""

@@ -34,6 +34,8 @@ class Listener:
 class EventEndpoint:
     """Answers the queues of an app's listeners: one durable queue each."""
 
+    kind = "event"
+
     def __init__(self, app: str) -> None:
         self._app = app
         self._topology = Topology()
@@ -83,6 +85,8 @@ class EventEndpoint:
             name=message.name,
             id=origin.id,
             correlation_id=origin.correlation_id,
+            causation_id=origin.causation_id,
+            sent_at=origin.sent_at,
             trace=origin.trace,
             attempt=message.attempt,
             redelivered=delivery.redelivered,

@@ -7,12 +7,32 @@ acknowledgement and replies are not middleware: they are the worker's business a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
+from typing import Protocol
 
+from .core.errors import DeclarationError
 from .endpoint import Invocation
 
-Middleware = Callable[[Invocation], AbstractContextManager[object]]
+
+class Middleware(Protocol):
+    """A function from an `Invocation` to a context manager, as `@contextmanager` makes one of a generator."""
+
+    def __call__(self, invocation: Invocation, /) -> AbstractContextManager[object]: ...
+
+
+def checked(middleware: Sequence[Middleware]) -> tuple[Middleware, ...]:
+    """`middleware`, where all of it can be called.
+
+    Raises:
+        DeclarationError: something in it cannot.
+    """
+    for one in middleware:
+        if not callable(one):
+            raise DeclarationError(
+                f"a middleware is a function from an Invocation to a context manager (@contextmanager), got {one!r}"
+            )
+    return tuple(middleware)
 
 
 def entered(middleware: Sequence[Middleware], invocation: Invocation) -> ExitStack:

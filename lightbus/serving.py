@@ -39,6 +39,8 @@ class _InFlight:
 class CallEndpoint:
     """Answers the queues of the APIs that an app serves: one queue per API and major version."""
 
+    kind = "call"
+
     def __init__(self) -> None:
         self._topology = Topology()
         self._calls: dict[str, dict[str, _Served]] = {}
@@ -99,6 +101,8 @@ class CallEndpoint:
             name=call.name,
             id=call.origin.id,
             correlation_id=call.origin.correlation_id,
+            causation_id=call.origin.causation_id,
+            sent_at=call.origin.sent_at,
             trace=call.origin.trace,
             deadline=call.deadline,
             redelivered=delivery.redelivered,
@@ -129,13 +133,14 @@ class CallEndpoint:
 
 
 def _answer(call: CallMessage, problem: Problem) -> Outcome:
-    return _reply(call, ReplyMessage(call_id=call.origin.id, payload=encode_problem(problem), failed=True))
+    verdict = problem.type if problem.type in ("expired", "rejected") else "error"
+    return _reply(call, ReplyMessage(call_id=call.origin.id, payload=encode_problem(problem), failed=True), verdict)
 
 
-def _reply(call: CallMessage, reply: ReplyMessage) -> Outcome:
+def _reply(call: CallMessage, reply: ReplyMessage, verdict: str = "ok") -> Outcome:
     if time.time() >= call.deadline:
-        return Ack()  # the caller has left
-    return Forward(Route("", call.reply_to), encode_reply(reply))
+        return Ack("expired")  # the caller has left
+    return Forward(Route("", call.reply_to), encode_reply(reply), verdict=verdict)
 
 
 def _contract_of(implementation: Api) -> type[Api]:

@@ -22,9 +22,11 @@ from ..config import URL_VARIABLE, embedded_url
 from ..core.api import Api, Event, Rpc
 from ..core.codec import split_version
 from ..core.errors import ConfigError
+from . import pyproject
 
 if TYPE_CHECKING:
     from ..compat.app import TaskApp
+    from ..middleware import Middleware
 
 APP_VARIABLE = "LIGHTBUS_APP"
 SUBMODULES = ("bus", "celery", "tasks", "events")
@@ -117,28 +119,28 @@ def _configured_names() -> tuple[str, ...]:
     if name := os.environ.get(APP_VARIABLE, ""):
         return tuple(part.strip() for part in name.split(",") if part.strip())
     folder = Path.cwd()
-    for path in (place / "pyproject.toml" for place in (folder, *folder.parents)):
-        if path.is_file():
-            _look_for_modules_in(path.parent)
-            return _names_in(path)
-    return ()
+    path = pyproject.path_from(folder)
+    if path is None:
+        return ()
+    _look_for_modules_in(path.parent)
+    return pyproject.texts(path, "app")
 
 
-def _names_in(path: Path) -> tuple[str, ...]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        section = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("lightbus", {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML: {error}") from error
-    value = section.get("app", ())
-    if isinstance(value, str):
-        return (value,)
-    if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
-        return tuple(value)
-    raise ConfigError(f"{path}: app under [tool.lightbus] must be a text or a list of texts, got {value!r}")
+def configured_middleware() -> tuple[Middleware, ...]:
+    """What `middleware` under [tool.lightbus] in pyproject.toml names, in its order.
+
+    Raises:
+        ConfigError: a module or attribute is not there, cannot be imported, or is nothing to call.
+    """
+    path = pyproject.path_from(Path.cwd())
+    found: list[Middleware] = []
+    for name in () if path is None else pyproject.texts(path, "middleware"):
+        module_name, _, attribute = name.partition(":")
+        value = _plain_attribute(_import(module_name), attribute)
+        if not callable(value):
+            raise ConfigError(f"{path}: middleware {name!r} must be MODULE:FUNCTION, got {value!r:.100}")
+        found.append(value)
+    return tuple(found)
 
 
 def _import(name: str) -> ModuleType:
@@ -169,12 +171,17 @@ def _where(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}{place}"
 
 
-def _attribute(module: ModuleType, path: str) -> object:
+def _plain_attribute(module: ModuleType, path: str) -> object:
     value: object = module
-    for name in path.split("."):
+    for name in path.split(".") if path else ():
         if not hasattr(value, name):
             raise ConfigError(f"module {module.__name__!r} has no attribute {path!r}")
         value = getattr(value, name)
+    return value
+
+
+def _attribute(module: ModuleType, path: str) -> object:
+    value = _plain_attribute(module, path)
     if not (isinstance(value, Bus) or _is_celery_app(value)):
         raise ConfigError(f"{module.__name__}:{path} is a {type(value).__name__}; it must be a Bus or a Celery app")
     return value

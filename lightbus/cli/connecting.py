@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
@@ -26,8 +26,12 @@ def connected(app: LoadedApp, url: str | None) -> Iterator[Bus]:
         app.close()
 
 
-def announce(app: LoadedApp) -> None:
+def _to_stderr(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def announce(app: LoadedApp, say: Callable[[str], None] = _to_stderr) -> None:
     """Say that the embedded broker is used, when nobody named one: it is another one in each folder."""
     if app.is_embedded_by_default:
         path = os.path.relpath(app.url.removeprefix("sqlite:///"))
-        click.echo(f"no broker configured: using the embedded broker in ./{path}", err=True)
+        say(f"no broker configured: using the embedded broker in ./{path}")

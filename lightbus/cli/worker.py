@@ -17,6 +17,7 @@ from ..serving import CallEndpoint
 from ..version import VERSION
 from ..worker import Process, Supervisor, WorkerOptions
 from . import apps as discovery
+from . import logs
 from .connecting import announce
 from .shared import app_option, url_option, without_password
 
@@ -43,9 +44,11 @@ logger = logging.getLogger("lightbus.worker")
 @click.option("--pool", type=click.Choice(["processes", "solo"]), default="processes", show_default=True,
               help="solo: everything in this process, for debugging.")  # fmt: skip
 @click.option("-l", "--loglevel", type=click.Choice(LEVELS, case_sensitive=False), default="INFO", show_default=True)
+@click.option("--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True,
+              help="json: one object per line, for programs.")  # fmt: skip
 def worker(
     apps: tuple[str, ...], url: str | None, processes: int, threads: int, prefetch: int | None, queues: str, pool: str,
-    loglevel: str,
+    loglevel: str, log_format: str,
 ) -> int:  # fmt: skip
     """Serve an app's listeners, calls and tasks.
 
@@ -60,25 +63,27 @@ def worker(
 
     -Q takes Celery's own queues too: those named are served, and the tasks on them that are not known here go back.
     """
-    logging.basicConfig(
-        stream=sys.stderr, level=loglevel.upper(), format="%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
-    )
+    logs.configure(loglevel, log_format)
     app = discovery.required(apps, url)
     wanted = tuple(name.strip() for name in queues.split(",") if name.strip())
     buses = _served(app, wanted)
-    options = WorkerOptions(processes=processes, threads=threads, prefetch=prefetch, queues=frozenset(wanted))
-    announce(app)
+    options = WorkerOptions(
+        processes=processes, threads=threads, prefetch=prefetch, queues=frozenset(wanted),
+        middleware=discovery.configured_middleware(),
+    )  # fmt: skip
+    say = logs.log_line if log_format == "json" else logs.print_line
+    announce(app, say)
     _warn_of_other_brokers(buses, url)
     if sys.stderr.isatty() or logger.isEnabledFor(logging.INFO):
-        click.echo("\n".join(_banner(app, buses, options)), err=True)
+        say("\n".join(_banner(app, buses, options)))
     if pool == "solo":
-        Process(buses, options).run(ready=lambda: _say_ready([os.getpid()]))
+        Process(buses, options).run(ready=lambda: say(_ready([os.getpid()])))
         return 0
 
     def child(supervisor_pipe: int, ready: Callable[[], None]) -> None:
         Process(buses, options).run(supervisor_pipe=supervisor_pipe, ready=ready)
 
-    return Supervisor(processes, child).run(_say_ready)
+    return Supervisor(processes, child).run(lambda pids: say(_ready(pids)))
 
 
 def _served(app: discovery.LoadedApp, wanted: Sequence[str]) -> list[Bus]:
@@ -159,5 +164,5 @@ def _in_words(capabilities: Capabilities) -> str:
     return f"{capabilities.name}: {', '.join(words)}"
 
 
-def _say_ready(pids: list[int]) -> None:
-    click.echo(f"lightbus worker ready pids={','.join(map(str, pids))}", err=True)
+def _ready(pids: list[int]) -> str:
+    return f"lightbus worker ready pids={','.join(map(str, pids))}"

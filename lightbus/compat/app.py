@@ -27,6 +27,7 @@ from .settings import Settings
 from .signatures import Signature
 
 if TYPE_CHECKING:
+    from .. import Middleware
     from ..ports import ResultBackend, Transport
     from .task import Task
 
@@ -70,6 +71,7 @@ class TaskApp:
         self._result_backend = result_backend
         self._results: ResultStore | None = None
         self._declared: set[str] = set()
+        self._middleware: tuple[Middleware, ...] = ()
         self._lock = threading.RLock()
 
     @property
@@ -113,8 +115,16 @@ class TaskApp:
                     url=self.settings.broker_url,
                     options=self.settings.broker_transport_options,
                     transport=self._transport,
+                    middleware=self._middleware,
                 )
             return self._bus
+
+    def use(self, *middleware: Middleware) -> None:
+        """Wrap `middleware` around every task that a worker runs for this app; see `lightbus.Bus.use`."""
+        with self._lock:
+            self._middleware += middleware
+            if self._bus is not None:
+                self._bus.use(*middleware)
 
     @property
     def transport(self) -> Transport:

@@ -46,6 +46,8 @@ class TaskEndpoint:
         hostname: the worker's name in results and requests; `lightbus@<host>` by default.
     """
 
+    kind = "task"
+
     def __init__(self, app: TaskApp, *, queues: Sequence[str] = (), hostname: str = "") -> None:
         self._app = app
         self._literal = tuple(queues)
@@ -98,7 +100,8 @@ class TaskEndpoint:
             return self.fail(invocation, error)
         except TransportError as error:
             return DeadLetter("result-lost", f"the task succeeded, but its result was not stored: {error}")
-        logger.info("task %s[%s] succeeded: %s", message.shadow or message.task, message.id, safe_repr(result))
+        if logger.isEnabledFor(logging.DEBUG):  # the worker's own line says the rest
+            logger.debug("task %s[%s] succeeded: %s", message.shadow or message.task, message.id, safe_repr(result))
         return Ack()
 
     def fail(self, invocation: Invocation, error: BaseException) -> Outcome:
@@ -108,10 +111,10 @@ class TaskEndpoint:
             case Retry():
                 self._recorder.retried(run, error.exc, error)
                 logger.info("task %s[%s] retry: %s", name, task_id, error)
-                return Ack()
+                return Ack("retry")
             case Ignore():
                 logger.info("task %s[%s] ignored", name, task_id)
-                return Ack()
+                return Ack("ignored")
             case Reject(requeue=True):
                 logger.warning("task %s[%s] rejected: %s; it goes back to its queue", name, task_id, error.reason)
                 return self._again(run)
@@ -181,7 +184,7 @@ class TaskEndpoint:
                 self._recorder.revoked(run, TaskRevokedError("expired"))
             except TransportError as error:
                 return DeadLetter("result-lost", f"it expired at {message.expires}; REVOKED was not stored: {error}")
-            return Ack()
+            return Ack("expired")
         if message.eta is not None and (left := moment(message.eta, zone) - now) > 0:
             # Its expiry would run off in the broker; the header `expires` decides when it comes back.
             wire = dataclasses.replace(run.delivery.wire, expiration_seconds=None)
@@ -215,6 +218,7 @@ class TaskEndpoint:
             name=message.task,
             id=message.id,
             correlation_id=message.root_id or message.id,
+            causation_id=message.parent_id or "",
             trace={key: str(headers[key]) for key in _TRACE_HEADERS if key in headers},
             attempt=message.retries + 1,
             redelivered=run.delivery.redelivered,
@@ -236,7 +240,7 @@ class TaskEndpoint:
             return DeadLetter("unsent-callbacks", f"the task failed with {error!r}, and its errbacks were not sent")
         if not run.task.setting("acks_on_failure") and run.task.setting("acks_late"):
             return DeadLetter("failed", f"{type(error).__name__}: {error}", attempts=run.message.retries + 1)
-        return Ack()
+        return Ack("error")
 
     def _unsent(self, run: Run, error: BaseException) -> Outcome:
         """The task ran, but what was to follow was not sent: parked, so that a person can send it."""

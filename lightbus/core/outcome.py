@@ -29,7 +29,14 @@ BROKER_TRAIL_PREFIXES = ("x-death", "x-first-death-", "x-last-death-")
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Handled; the broker may forget it."""
+    """Done with; the broker may forget it.
+
+    Attributes:
+        verdict: what became of the message, in one word for logs and metrics: `ok`, or for example `error` when a
+            failure was reported to whoever waits for the result. It changes nothing in what is done.
+    """
+
+    verdict: str = field(default="ok", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,7 @@ class Forward:
     route: Route
     wire: Wire | None = None
     delay_seconds: float = 0.0
+    verdict: str = field(default="forwarded", compare=False)  #: as of `Ack`; an answer's is `ok` or `error`
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,18 @@ class DeadLetter:
 
 
 Outcome = Ack | Requeue | Retry | Forward | DeadLetter
+
+
+def verdict_of(outcome: Outcome) -> str:
+    """The word for logs and metrics: ok, error, retry, parked, requeued, forwarded, expired, rejected, ignored."""
+    match outcome:
+        case Ack(verdict=verdict) | Forward(verdict=verdict):
+            return verdict
+        case Retry():
+            return "retry"
+        case DeadLetter():
+            return "parked"
+    return "requeued"
 
 
 @dataclass(frozen=True, slots=True)

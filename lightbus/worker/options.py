@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..core.errors import ConfigError
 from ..middleware import Middleware
+from ..report import Observer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +20,8 @@ class WorkerOptions:
         prefetch: messages that a process holds, running ones included, per queue on RabbitMQ; None to adapt it to how
             long handlers run.
         queues: serve only these of the app's queues; empty for all.
-        middleware: wrapped around every handler call.
+        middleware: wrapped around every handler call, outside that of the buses.
+        observers: are told what became of each delivery.
     """
 
     processes: int = 1
@@ -27,6 +29,7 @@ class WorkerOptions:
     prefetch: int | None = None
     queues: frozenset[str] = frozenset()
     middleware: Sequence[Middleware] = ()
+    observers: Sequence[Observer] = ()
 
     def __post_init__(self) -> None:
         for name in ("processes", "threads", "prefetch"):

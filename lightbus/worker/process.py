@@ -15,6 +15,7 @@ from typing import Protocol
 from ..core.errors import ConfigError
 from ..core.topology import Queue
 from ..endpoint import Endpoint
+from ..middleware import Middleware
 from ..ports import Consumer, Delivery, Transport
 from .options import WorkerOptions
 from .settle import Settler
@@ -38,6 +39,9 @@ class Served(Protocol):
     @property
     def dead_letter_queue(self) -> str: ...
 
+    @property
+    def middleware(self) -> Sequence[Middleware]: ...
+
     def endpoints(self) -> Sequence[Endpoint]: ...
 
     def close(self) -> None: ...
@@ -52,7 +56,7 @@ class Process:
     def __init__(self, buses: Sequence[Served], options: WorkerOptions) -> None:
         self._buses = buses
         self._options = options
-        self._slots = Slots(options.threads, options.middleware)
+        self._slots = Slots(options.threads, options.observers)
         self._watch = Watch(self._slots, options.threads, options.prefetch)
         self._consumers: list[Consumer] = []
         self._settlers: list[Settler] = []
@@ -104,6 +108,7 @@ class Process:
 
     def _consume(self, bus: Served) -> None:
         settler = Settler(bus.transport, bus.dead_letter_queue)
+        middleware = (*self._options.middleware, *bus.middleware)
         bus.transport.declare(settler.topology())
         self._settlers.append(settler)
         for endpoint in bus.endpoints():
@@ -112,14 +117,16 @@ class Process:
             wanted = self._options.queues
             queues = [queue for queue in _queues_of(endpoint, topology.queues) if not wanted or queue.name in wanted]
             if queues:
-                on_delivery = self._put_into_slots(endpoint, settler)
+                on_delivery = self._put_into_slots(endpoint, settler, middleware)
                 consumer = bus.transport.consume(queues, on_delivery, prefetch=self._watch.prefetch)
                 self._consumers.append(consumer)
                 self._watch.add(consumer)
 
-    def _put_into_slots(self, endpoint: Endpoint, settler: Settler) -> Callable[[Delivery], None]:
+    def _put_into_slots(
+        self, endpoint: Endpoint, settler: Settler, middleware: tuple[Middleware, ...]
+    ) -> Callable[[Delivery], None]:
         def put(delivery: Delivery) -> None:
-            self._slots.put(Work(delivery, endpoint, settler))
+            self._slots.put(Work(delivery, endpoint, settler, middleware))
 
         return put
 

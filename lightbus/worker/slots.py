@@ -22,6 +22,7 @@ from ..core.outcome import DeadLetter, Outcome
 from ..endpoint import Endpoint, Invocation, set_current
 from ..middleware import Middleware, entered
 from ..ports import Delivery
+from ..report import Observer, Report
 from .settle import Settler
 
 logger = logging.getLogger("lightbus.worker")
@@ -34,6 +35,7 @@ class Work:
     delivery: Delivery
     endpoint: Endpoint
     settler: Settler
+    middleware: Sequence[Middleware] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,9 @@ class Slots:
         on_idle: called when a slot becomes free, from its thread.
     """
 
-    def __init__(self, threads: int, middleware: Sequence[Middleware]) -> None:
+    def __init__(self, threads: int, observers: Sequence[Observer] = ()) -> None:
         self._inbox: SimpleQueue[Work | None] = SimpleQueue()
-        self._middleware = tuple(middleware)
+        self._observers = tuple(observers)
         self._slots = [_Slot() for _ in range(threads)]
         self._taken = self._taken_bytes = 0
         self.on_idle: Callable[[], None] | None = None
@@ -156,8 +158,8 @@ class Slots:
         result, failure = None, None
         set_current(invocation)
         try:
-            if self._middleware:
-                with entered(self._middleware, invocation):
+            if work.middleware:
+                with entered(work.middleware, invocation):
                     result = invocation.function(*invocation.args, **invocation.kwargs)
             else:
                 result = invocation.function(*invocation.args, **invocation.kwargs)
@@ -172,7 +174,7 @@ class Slots:
         set_current(invocation)
         function = cast("Callable[..., Coroutine[Any, Any, object]]", invocation.function)
         try:
-            with entered(self._middleware, invocation):
+            with entered(work.middleware, invocation):
                 result = await function(*invocation.args, **invocation.kwargs)
         except BaseException as error:  # noqa: BLE001  # user code, as above
             failure = error
@@ -184,14 +186,14 @@ class Slots:
         try:
             prepared = work.endpoint.prepare(delivery)
         except MessageError as error:
-            work.settler.settle(delivery, DeadLetter(error.reason, str(error)))
+            self._conclude_unrun(work, DeadLetter(error.reason, str(error)))
             return None
         except Exception as error:  # the top of this message's way: a defect must not cost the worker
             logger.exception("a defect while a message of queue %s was read; it is parked", delivery.queue)
-            work.settler.settle(delivery, DeadLetter("defect", repr(error)))
+            self._conclude_unrun(work, DeadLetter("defect", repr(error)))
             return None
         if not isinstance(prepared, Invocation):
-            work.settler.settle(delivery, prepared)
+            self._conclude_unrun(work, prepared)
             return None
         if prepared.ack_early:
             delivery.ack()
@@ -210,12 +212,24 @@ class Slots:
             )
             # The handler has run: running it again would double its effects, so a person has to look.
             outcome = DeadLetter("defect", repr(error), invocation.attempt)
-        logger.info(
-            "handled name=%s id=%s attempt=%d seconds=%.3f outcome=%s",
-            invocation.name,
-            invocation.id,
-            invocation.attempt,
-            seconds,
-            type(outcome).__name__,
-        )
+        if self._observers or logger.isEnabledFor(logging.INFO):
+            begun = time.time() - seconds
+            report = Report(endpoint.kind, work.delivery, invocation, outcome, begun, seconds, failure)
+            logger.info("handled %s", report)
+            self._tell(report)
         work.settler.settle(work.delivery, outcome)
+
+    def _conclude_unrun(self, work: Work, outcome: Outcome) -> None:
+        """Settle a delivery for which no handler is called."""
+        if self._observers or logger.isEnabledFor(logging.DEBUG):
+            report = Report(work.endpoint.kind, work.delivery, None, outcome, time.time())
+            logger.debug("not run %s", report)
+            self._tell(report)
+        work.settler.settle(work.delivery, outcome)
+
+    def _tell(self, report: Report) -> None:
+        for observer in self._observers:
+            try:
+                observer(report)
+            except Exception:  # who counts messages must not lose one
+                logger.exception("an observer failed on %s", report)

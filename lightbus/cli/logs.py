@@ -1,0 +1,100 @@
+"""What a worker's log looks like: text for people, or one JSON object per line for programs.
+
+Both know the message being handled: a line that a handler logs carries the message's name and id, in JSON also the ids
+that correlate it with others. The worker's own line about a handled message is a `Report`, whose values JSON shows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+from datetime import datetime, timezone
+
+import click
+
+from ..endpoint import current_delivery
+from ..report import Report
+
+FORMATS = ("text", "json")
+TEXT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
+_COLOURS = {"WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}  # yellow, red, bold red
+
+
+def configure(level: str, log_format: str) -> None:
+    """Log to stderr, unless the program has configured logging already."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if log_format == "json" else Text(colours=wants_colours()))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+def wants_colours() -> bool:
+    """Whether stderr is a terminal that shows colours, and nobody asked for none (https://no-color.org)."""
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def print_line(text: str) -> None:
+    """What a worker says of itself, for people."""
+    click.echo(text, err=True)
+
+
+def log_line(text: str) -> None:
+    """The same as a log record, so that every line has the chosen format."""
+    logging.getLogger("lightbus.worker").info("%s", text)
+
+
+class Text(logging.Formatter):
+    """One line per record; what a handler logs ends in the message that it handles."""
+
+    def __init__(self, *, colours: bool = False) -> None:
+        super().__init__(TEXT)
+        self._colours = colours
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line = super().formatMessage(record)
+        handled = None if _is_ours(record) else current_delivery()
+        if handled is not None:
+            line += f" [message_name={handled.name} message_id={handled.id} attempt={handled.attempt}]"
+        colour = _COLOURS.get(record.levelname) if self._colours else None
+        return f"\x1b[{colour}m{line}\x1b[0m" if colour else line
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per line: `time` (RFC 3339, UTC), `level`, `logger`, `process`, `thread`, `text`, and what is
+    known of the message being handled. An exception is an object with `type`, `text` and `traceback`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, timezone.utc)
+        fields: dict[str, object] = {
+            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "process": record.process,
+            "thread": record.threadName,
+            "text": record.getMessage(),
+        }
+        handled = current_delivery()
+        if handled is not None:
+            fields |= {"message_name": handled.name, "message_id": handled.id, "attempt": handled.attempt}
+            fields |= {"correlation_id": handled.correlation_id, "causation_id": handled.causation_id, **handled.trace}
+        if isinstance(record.args, tuple):
+            for argument in record.args:
+                if isinstance(argument, Report):
+                    fields |= argument.fields()
+        if record.exc_info and record.exc_info[0] is not None:
+            kind, error, trace = record.exc_info
+            fields["exception"] = {
+                "type": f"{kind.__module__}.{kind.__qualname__}",
+                "text": str(error),
+                "traceback": "".join(traceback.format_exception(kind, error, trace)),
+            }
+        if record.stack_info:
+            fields["stack"] = record.stack_info
+        return json.dumps(fields, default=str, ensure_ascii=False)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Lightbus's own lines name their message themselves."""
+    return record.name == "lightbus" or record.name.startswith("lightbus.")
