@@ -60,6 +60,10 @@ class Endpoint(Protocol):
     def kind(self) -> str:
         """What its messages are, in one word for logs and metrics: `event`, `call` or `task`."""
 
+    @property
+    def blocking(self) -> bool:
+        """`succeed` and `fail` may wait for something outside: a result store, a broker."""
+
     def topology(self) -> Topology:
         """What must stand before its queues are consumed; the queues to consume are `queues()`."""
 

@@ -61,6 +61,10 @@ class EventEndpoint:
         """All listeners, for tools."""
         return self._listeners.values()
 
+    @property
+    def blocking(self) -> bool:
+        return False
+
     def topology(self) -> Topology:
         """See `Endpoint`."""
         return self._topology

@@ -68,6 +68,10 @@ class CallEndpoint:
         """The contracts that are served."""
         return tuple(self._contracts)
 
+    @property
+    def blocking(self) -> bool:
+        return False
+
     def topology(self) -> Topology:
         """See `Endpoint`."""
         return self._topology

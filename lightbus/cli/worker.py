@@ -38,6 +38,8 @@ logger = logging.getLogger("lightbus.worker")
               help="Child processes, each with connections of its own.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True,
               help="Handlers at a time per process; coroutines do not count.")  # fmt: skip
+@click.option("--coroutines", type=click.IntRange(1), default=1000, show_default=True,
+              help="`async def` handlers at a time per process.")  # fmt: skip
 @click.option("--prefetch", type=click.IntRange(1), default=None, show_default="adaptive",
               help="Messages that a process holds (RabbitMQ: per queue): many short ones, few long ones.")  # fmt: skip
 @click.option("-Q", "--queues", metavar="NAMES", default="", help="Serve only these queues, separated by commas.")
@@ -47,8 +49,8 @@ logger = logging.getLogger("lightbus.worker")
 @click.option("--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True,
               help="json: one object per line, for programs.")  # fmt: skip
 def worker(
-    apps: tuple[str, ...], url: str | None, processes: int, threads: int, prefetch: int | None, queues: str, pool: str,
-    loglevel: str, log_format: str,
+    apps: tuple[str, ...], url: str | None, processes: int, threads: int, coroutines: int, prefetch: int | None,
+    queues: str, pool: str, loglevel: str, log_format: str,
 ) -> int:  # fmt: skip
     """Serve an app's listeners, calls and tasks.
 
@@ -68,8 +70,8 @@ def worker(
     wanted = tuple(name.strip() for name in queues.split(",") if name.strip())
     buses = _served(app, wanted)
     options = WorkerOptions(
-        processes=processes, threads=threads, prefetch=prefetch, queues=frozenset(wanted),
-        middleware=discovery.configured_middleware(),
+        processes=processes, threads=threads, coroutines=coroutines, prefetch=prefetch,
+        queues=frozenset(wanted), middleware=discovery.configured_middleware(),
     )  # fmt: skip
     say = logs.log_line if log_format == "json" else logs.print_line
     announce(app, say)

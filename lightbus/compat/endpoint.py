@@ -54,6 +54,10 @@ class TaskEndpoint:
         self._hostname = hostname or f"lightbus@{socket.gethostname()}"
         self._recorder = Recorder(app)
 
+    @property
+    def blocking(self) -> bool:
+        return True  # the result store
+
     def queues(self) -> Collection[str]:
         return self._literal or tuple(task_queue_name(name) for name in self._celery_queues())
 

@@ -17,6 +17,7 @@ class WorkerOptions:
     Attributes:
         processes: child processes, each with connections of its own.
         threads: handlers at a time per process; with 1 they run on the main thread.
+        coroutines: `async def` handlers at a time per process, on one loop beside the threads.
         prefetch: messages that a process holds, running ones included, per queue on RabbitMQ; None to adapt it to how
             long handlers run.
         queues: serve only these of the app's queues; empty for all.
@@ -26,13 +27,14 @@ class WorkerOptions:
 
     processes: int = 1
     threads: int = 1
+    coroutines: int = 1000
     prefetch: int | None = None
     queues: frozenset[str] = frozenset()
     middleware: Sequence[Middleware] = ()
     observers: Sequence[Observer] = ()
 
     def __post_init__(self) -> None:
-        for name in ("processes", "threads", "prefetch"):
+        for name in ("processes", "threads", "coroutines", "prefetch"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be 1 or more, got {value}")

@@ -42,22 +42,30 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class AdaptivePrefetch:
-    """The prefetch of a process with `slots` slots."""
+    """The prefetch of a process with `slots` slots, and at most so many coroutines."""
 
     slots: int
+    most_coroutines: int = 0
 
     @property
     def first(self) -> int:
         """Before anything is known."""
         return max(_FIRST, 2 * self.slots)
 
-    def next(self, current: int, pace: Pace) -> int:
-        """The prefetch to have now. Never less than the slots; changes by half or more, since a change costs a few
-        round trips on some brokers; grows in steps, so that one quick handler does not fetch hundreds of long ones."""
-        if pace.mean_seconds is None:
+    def next(self, current: int, pace: Pace, *, coroutines: int = 0) -> int:
+        """The prefetch to have now. Never less than the slots; does not follow each small change, since a change
+        costs a few round trips on some brokers; grows in steps, so that one quick handler does not fetch hundreds of
+        long ones.
+
+        Args:
+            coroutines: those that run or have run since the last look.
+        """
+        if pace.mean_seconds is None and not coroutines:
             return current
-        wanted = self._wanted(pace.mean_seconds, pace.mean_bytes)
-        if wanted >= 2 * current:
+        wanted = self._wanted(pace.mean_seconds or 0.0, pace.mean_bytes)
+        # They are held too. When they fill the prefetch, more of them may fit: as many as the process may run.
+        wanted += min(_STEP * coroutines, self.most_coroutines)
+        if 4 * wanted >= 5 * current:
             return min(wanted, _STEP * current)
         if 2 * wanted <= current or wanted == self.slots:
             return wanted
@@ -69,6 +77,26 @@ class AdaptivePrefetch:
         return self.slots + int(max(0.0, min(ahead, fitting, max(0, MOST - self.slots))))
 
 
-def is_stuck(*, slots: int, running: int, since_last_start_seconds: float, waiting: int) -> bool:
-    """Messages wait in the process while every slot has been busy with the same one for too long."""
-    return waiting > 0 and running >= slots and since_last_start_seconds >= STUCK_SECONDS
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the slots, or the coroutines, of a process are at.
+
+    Attributes:
+        places: handlers that may run at a time.
+        running: those that do.
+        last_start: when the last of them began, on the monotonic clock.
+        waiting: messages that the process holds for them.
+    """
+
+    places: int
+    running: int
+    last_start: float
+    waiting: int
+
+    @property
+    def full(self) -> bool:
+        return self.running >= self.places
+
+    def is_stuck(self, now: float) -> bool:
+        """Messages wait while every place has been taken by the same handler for too long."""
+        return self.waiting > 0 and self.full and now - self.last_start >= STUCK_SECONDS

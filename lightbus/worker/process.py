@@ -56,8 +56,8 @@ class Process:
     def __init__(self, buses: Sequence[Served], options: WorkerOptions) -> None:
         self._buses = buses
         self._options = options
-        self._slots = Slots(options.threads, options.observers)
-        self._watch = Watch(self._slots, options.threads, options.prefetch)
+        self._slots = Slots(options.threads, options.coroutines, options.observers)
+        self._watch = Watch(self._slots, options.prefetch)
         self._consumers: list[Consumer] = []
         self._settlers: list[Settler] = []
         self._stop_reader, self._stop_writer = os.pipe()

@@ -1,7 +1,7 @@
 """The slots of a process: where handlers run, one at a time each.
 
 With one slot it is the main thread, so that a handler sees signals as in any program. With more they are threads.
-Coroutine functions run on one event loop beside them and do not occupy a slot.
+Coroutine functions run on one event loop beside them (`coroutines.py`) and do not occupy a slot.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, cast
 
-from ..aio import LoopThread, in_thread
 from ..core.errors import MessageError
-from ..core.outcome import DeadLetter, Outcome
+from ..core.outcome import Ack, DeadLetter, Outcome
 from ..endpoint import Endpoint, Invocation, set_current
 from ..middleware import Middleware, entered
 from ..ports import Delivery
 from ..report import Observer, Report
+from .coroutines import Coroutines
+from .prefetch import Load
 from .settle import Settler
 
 logger = logging.getLogger("lightbus.worker")
@@ -40,10 +41,11 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the slots of a process did since they began."""
+    """What the slots of a process did since they began; `coroutines` began, the rest is of plain handlers."""
 
     finished: int
     busy_seconds: float
+    coroutines: int
     taken: int
     taken_bytes: int
 
@@ -66,13 +68,14 @@ class Slots:
         on_idle: called when a slot becomes free, from its thread.
     """
 
-    def __init__(self, threads: int, observers: Sequence[Observer] = ()) -> None:
+    def __init__(self, threads: int, coroutines: int, observers: Sequence[Observer] = ()) -> None:
         self._inbox: SimpleQueue[Work | None] = SimpleQueue()
         self._observers = tuple(observers)
         self._slots = [_Slot() for _ in range(threads)]
         self._taken = self._taken_bytes = 0
         self.on_idle: Callable[[], None] | None = None
-        self._loop = LoopThread()
+        self._coroutines = Coroutines(self._perform_async, coroutines)
+        self._most_coroutines = coroutines
         self._draining = threading.Event()
 
     def put(self, work: Work) -> None:
@@ -97,7 +100,7 @@ class Slots:
                 thread.start()
             for thread in threads:
                 thread.join()
-        self._loop.close()
+        self._coroutines.close()
 
     def stop(self) -> None:
         """Hand back what has not begun, and let what has begun finish. Any thread, not a signal handler."""
@@ -113,21 +116,25 @@ class Slots:
             while (work := self._inbox.get_nowait()) is not None:
                 work.delivery.release()
                 count += 1
+        for work, _ in self._coroutines.take_waiting():
+            work.delivery.release()
+            count += 1
         return count
 
-    def waiting(self) -> int:
-        """Messages that have not begun."""
-        return self._inbox.qsize()
-
-    def running(self) -> tuple[int, float]:
-        """How many slots are busy, and when the last of them began, on the monotonic clock."""
+    def loads(self) -> tuple[Load, Load]:
+        """What slots and coroutines are at."""
         starts = [slot.started for slot in self._slots if slot.started]
-        return len(starts), max(starts, default=0.0)
+        coroutines = self._coroutines
+        return (
+            Load(len(self._slots), len(starts), max(starts, default=0.0), self._inbox.qsize()),
+            Load(self._most_coroutines, coroutines.running, coroutines.last_start, coroutines.waiting),
+        )
 
     def counts(self) -> Counts:
         return Counts(
             finished=sum(slot.finished for slot in self._slots),
             busy_seconds=sum(slot.busy_seconds for slot in self._slots),
+            coroutines=self._coroutines.begun,
             taken=self._taken,
             taken_bytes=self._taken_bytes,
         )
@@ -144,16 +151,18 @@ class Slots:
             invocation = self._prepare(work)
             if invocation is not None:
                 if inspect.iscoroutinefunction(invocation.function):
-                    self._loop.start(self._perform_async(work, invocation))
+                    self._coroutines.put((work, invocation))
                 else:
                     self._perform(work, invocation)
-            slot.busy_seconds += time.monotonic() - started
-            slot.finished += 1
+                    slot.busy_seconds += time.monotonic() - started
+                    slot.finished += 1
             slot.started = 0.0
             if (on_idle := self.on_idle) is not None:
                 on_idle()
 
     def _perform(self, work: Work, invocation: Invocation) -> None:
+        if invocation.ack_early:
+            work.delivery.ack()
         started = time.monotonic()
         result, failure = None, None
         set_current(invocation)
@@ -168,7 +177,10 @@ class Slots:
         self._conclude(work, invocation, result, failure, time.monotonic() - started)
         set_current(None)
 
-    async def _perform_async(self, work: Work, invocation: Invocation) -> None:
+    async def _perform_async(self, begun: tuple[Work, Invocation]) -> None:
+        work, invocation = begun
+        if invocation.ack_early:
+            work.delivery.ack()
         started = time.monotonic()
         result, failure = None, None
         set_current(invocation)
@@ -178,8 +190,15 @@ class Slots:
                 result = await function(*invocation.args, **invocation.kwargs)
         except BaseException as error:  # noqa: BLE001  # user code, as above
             failure = error
-        # In a thread, since it may wait for the broker or a result store, and the loop must not.
-        await in_thread(self._conclude, work, invocation, result, failure, time.monotonic() - started)
+        seconds, in_thread = time.monotonic() - started, self._coroutines.in_thread
+        if work.endpoint.blocking:
+            await in_thread(self._conclude, work, invocation, result, failure, seconds)
+            return
+        outcome = self._outcome_of(work, invocation, result, failure, seconds)
+        if isinstance(outcome, Ack):
+            work.delivery.ack()
+        else:
+            await in_thread(work.settler.settle, work.delivery, outcome)  # publishing may wait for the broker
 
     def _prepare(self, work: Work) -> Invocation | None:
         delivery = work.delivery
@@ -195,13 +214,17 @@ class Slots:
         if not isinstance(prepared, Invocation):
             self._conclude_unrun(work, prepared)
             return None
-        if prepared.ack_early:
-            delivery.ack()
         return prepared
 
     def _conclude(
         self, work: Work, invocation: Invocation, result: object, failure: BaseException | None, seconds: float
     ) -> None:
+        outcome = self._outcome_of(work, invocation, result, failure, seconds)
+        work.settler.settle(work.delivery, outcome)
+
+    def _outcome_of(
+        self, work: Work, invocation: Invocation, result: object, failure: BaseException | None, seconds: float
+    ) -> Outcome:
         endpoint = work.endpoint
         outcome: Outcome
         try:
@@ -217,7 +240,7 @@ class Slots:
             report = Report(endpoint.kind, work.delivery, invocation, outcome, begun, seconds, failure)
             logger.info("handled %s", report)
             self._tell(report)
-        work.settler.settle(work.delivery, outcome)
+        return outcome
 
     def _conclude_unrun(self, work: Work, outcome: Outcome) -> None:
         """Settle a delivery for which no handler is called."""

@@ -10,7 +10,7 @@ import threading
 import time
 
 from ..ports import Consumer
-from .prefetch import AdaptivePrefetch, Pace, is_stuck
+from .prefetch import AdaptivePrefetch, Pace
 from .slots import Slots
 
 logger = logging.getLogger("lightbus.worker")
@@ -21,10 +21,10 @@ LOOK_EVERY_SECONDS = 0.25
 class Watch:
     """A thread from `start` to `stop`. `prefetch` fixes the number of messages that a process holds."""
 
-    def __init__(self, slots: Slots, threads: int, prefetch: int | None) -> None:
+    def __init__(self, slots: Slots, prefetch: int | None) -> None:
         self._slots = slots
-        self._threads = threads
-        self._policy = AdaptivePrefetch(threads)
+        threads, coroutines = slots.loads()
+        self._policy = AdaptivePrefetch(threads.places, coroutines.places)
         self._fixed = prefetch is not None
         self._prefetch = self._policy.first if prefetch is None else prefetch
         self._pace = Pace()
@@ -63,18 +63,14 @@ class Watch:
 
     def look(self, now: float) -> None:
         """One look, at `now` on the monotonic clock."""
-        running, last_start = self._slots.running()
-        waiting = self._slots.waiting()
-        stuck = is_stuck(
-            slots=self._threads, running=running, since_last_start_seconds=now - last_start, waiting=waiting
-        )  # fmt: skip
-        if stuck:
+        threads, coroutines = self._slots.loads()
+        if threads.is_stuck(now) or coroutines.is_stuck(now):
             self._pause()
-        elif self._paused and running < self._threads:
+        elif self._paused and not threads.full and not coroutines.full:
             self._slots.on_idle = None
             self._paused = False
             self._tell(self._prefetch)
-        self._adapt()
+        self._adapt(coroutines.running)
 
     def _pause(self) -> None:
         # First the limit, then the messages: the broker would send them here again.
@@ -84,7 +80,7 @@ class Watch:
         count = self._slots.release_waiting()
         logger.info("every slot is busy for long; handed back waiting=%d", count)
 
-    def _adapt(self) -> None:
+    def _adapt(self, coroutines: int) -> None:
         counts = self._slots.counts()
         seen, self._seen = self._seen, counts
         self._pace = self._pace.after(
@@ -95,7 +91,9 @@ class Watch:
         )
         if self._fixed:
             return
-        wanted = self._policy.next(self._prefetch, self._pace)
+        wanted = self._policy.next(
+            self._prefetch, self._pace, coroutines=max(coroutines, counts.coroutines - seen.coroutines)
+        )
         if wanted != self._prefetch:
             logger.debug("prefetch %d after %d", wanted, self._prefetch)
             self._prefetch = wanted

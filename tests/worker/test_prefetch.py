@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lightbus import Api, Bus, Event
 from lightbus.testing.bench import eventually
 from lightbus.worker import WorkerOptions
-from lightbus.worker.prefetch import BUFFER_BYTES, MOST, AdaptivePrefetch, Pace, is_stuck
+from lightbus.worker.prefetch import BUFFER_BYTES, MOST, AdaptivePrefetch, Load, Pace
 from tests.runtime.workers import working
 
 SECONDS = st.floats(min_value=1e-6, max_value=1e5)
@@ -73,10 +73,20 @@ def test_the_mean_lies_between_the_shortest_and_the_longest(looks: list[tuple[in
 
 
 def test_nothing_is_stuck_while_a_slot_is_free_or_has_just_begun_or_nothing_waits() -> None:
-    assert is_stuck(slots=2, running=2, since_last_start_seconds=0.6, waiting=1)
-    assert not is_stuck(slots=2, running=1, since_last_start_seconds=0.6, waiting=1)
-    assert not is_stuck(slots=2, running=2, since_last_start_seconds=0.1, waiting=1)
-    assert not is_stuck(slots=2, running=2, since_last_start_seconds=0.6, waiting=0)
+    assert Load(places=2, running=2, last_start=100.0, waiting=1).is_stuck(now=100.6)
+    assert not Load(places=2, running=1, last_start=100.0, waiting=1).is_stuck(now=100.6)
+    assert not Load(places=2, running=2, last_start=100.0, waiting=1).is_stuck(now=100.1)
+    assert not Load(places=2, running=2, last_start=100.0, waiting=0).is_stuck(now=100.6)
+
+
+def test_coroutines_that_fill_the_prefetch_get_more_up_to_their_most() -> None:
+    policy = AdaptivePrefetch(1, most_coroutines=5000)
+    current = policy.first
+    for _ in range(10):
+        current = policy.next(current, Pace(mean_seconds=1.0), coroutines=min(current, 5000))
+
+    assert current == 5001
+    assert policy.next(current, Pace(mean_seconds=1.0), coroutines=0) == 1
 
 
 class Work(Api, name="tests.prefetch", version="1.0"):
