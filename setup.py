@@ -13,9 +13,16 @@ HERE = Path(__file__).parent
 
 REDIS = ["kombu[redis]>=5.4"]  # kombu knows which redis clients it works with
 CELERY = ["celery>=5.3"]
+METRICS = ["prometheus-client>=0.20"]
+OTEL = ["opentelemetry-api>=1.20"]
 TEST = [
     *REDIS,
     *CELERY,
+    *METRICS,
+    *OTEL,
+    "opentelemetry-sdk>=1.20",
+    "django>=4.2",
+    "sqlalchemy>=2.0",
     "cronsim>=2.6",
     "freezegun>=1.5",
     "hypothesis>=6.100",
@@ -61,6 +68,8 @@ setup(
     extras_require={
         "redis": REDIS,
         "celery": CELERY,
+        "metrics": METRICS,
+        "otel": OTEL,
         "demo": [*REDIS, *CELERY, "rich>=13"],
         "test": TEST,
         "dev": DEV,

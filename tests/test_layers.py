@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "public": {"core", "ports", "runtime", "drivers", "bus"},
     "testing": {"core", "ports", "runtime", "drivers", "bus", "public", "testing"},
     "compat": {"core", "ports", "public", "compat", "scheduler"},
-    "cli": {"core", "ports", "runtime", "drivers", "bus", "public", "testing", "compat", "cli", "scheduler"},
+    "contrib": {"core", "ports", "runtime", "public", "contrib"},
+    "cli": {"core", "ports", "runtime", "drivers", "bus", "public", "testing", "compat", "contrib", "scheduler", "cli"},
     "scheduler": {"scheduler"},
 }
 LAYERS = {
@@ -29,12 +30,16 @@ LAYERS = {
     "lightbus.version": "core",
     "lightbus.endpoint": "ports",  # the seam of what a worker serves
     "lightbus.beat": "bus",
-    **{f"lightbus.{name}": name for name in ("core", "ports", "drivers", "bus", "testing", "compat", "cli")},
+    **{f"lightbus.{name}": name for name in ("core", "ports", "drivers", "bus", "testing", "compat", "contrib", "cli")},
     "lightbus_scheduler": "scheduler",
 }
 #: Third-party packages to the only modules, or packages of modules, that may import them.
 ONLY_IN = {
     "celery": ("lightbus.compat.bridge",),
+    "django": ("lightbus.contrib.django",),
+    "sqlalchemy": ("lightbus.contrib.sqlalchemy",),
+    "prometheus_client": ("lightbus.contrib.metrics",),
+    "opentelemetry": ("lightbus.contrib.otel",),
     **dict.fromkeys(("kombu", "amqp", "vine", "redis"), ("lightbus.drivers", "lightbus.compat.bridge")),
 }
 #: The core has no socket, thread, clock or random number: they come in as arguments.
@@ -125,6 +130,9 @@ def test_every_module_keeps_to_its_layer() -> None:
         ("lightbus/compat/app.py", "from lightbus.worker.process import run"),
         ("lightbus/compat/app.py", "from kombu import Connection"),
         ("lightbus/compat/app.py", "import celery"),
+        ("lightbus/contrib/django.py", "from lightbus.compat import task"),
+        ("lightbus/bus.py", "from .contrib import otel"),
+        ("lightbus/worker/slots.py", "import prometheus_client"),
         ("lightbus/testing/bus.py", "import lightbus.compat.app"),
         ("scheduler/lightbus_scheduler/cron.py", "import msgspec"),
         ("scheduler/lightbus_scheduler/cron.py", "import lightbus"),

@@ -41,6 +41,7 @@ class LoadedApp:
         apis: the newest contract of each name that the app's modules define or import.
         url: the broker of the buses that name none themselves.
         is_embedded_by_default: nobody named a broker.
+        is_django: Django is set up.
     """
 
     names: tuple[str, ...] = ()
@@ -50,6 +51,7 @@ class LoadedApp:
     apis: dict[str, type[Api]] = field(default_factory=dict)
     url: str = ""
     is_embedded_by_default: bool = False
+    is_django: bool = False
 
     def events(self) -> dict[str, type[Event]]:
         """Full name to event class."""
@@ -83,12 +85,15 @@ def load(names: tuple[str, ...], url: str | None = None) -> LoadedApp:
     _look_for_modules_in(Path.cwd())
     names = names or _configured_names()
     app = LoadedApp(names=names)
+    _set_up_django(app)  # first, because a module that imports models needs it
     for name in names:
         module_name, _, attribute = name.partition(":")
         module = _import(module_name)
+        _set_up_django(app)  # the package may have named the settings, and what follows may import models
         found = [_attribute(module, attribute)] if attribute else _candidates(module)
         for one in found:
             _take(app, one)
+    _discover_in_django(app)
     _load_tasks(app)
     app.apis = {api.api_name: api for api in sorted(_contracts(Api), key=lambda api: split_version(api.api_version))}
     _choose_broker(app, url)
@@ -126,14 +131,18 @@ def _configured_names() -> tuple[str, ...]:
     return pyproject.texts(path, "app")
 
 
-def configured_middleware() -> tuple[Middleware, ...]:
-    """What `middleware` under [tool.lightbus] in pyproject.toml names, in its order.
+def middleware_of(app: LoadedApp) -> tuple[Middleware, ...]:
+    """Django's, when the app is one, and then what `middleware` under [tool.lightbus] in pyproject.toml names.
 
     Raises:
         ConfigError: a module or attribute is not there, cannot be imported, or is nothing to call.
     """
     path = pyproject.path_from(Path.cwd())
     found: list[Middleware] = []
+    if app.is_django:
+        from ..contrib.django import fresh_connections
+
+        found.append(fresh_connections)
     for name in () if path is None else pyproject.texts(path, "middleware"):
         module_name, _, attribute = name.partition(":")
         value = _plain_attribute(_import(module_name), attribute)
@@ -141,6 +150,36 @@ def configured_middleware() -> tuple[Middleware, ...]:
             raise ConfigError(f"{path}: middleware {name!r} must be MODULE:FUNCTION, got {value!r:.100}")
         found.append(value)
     return tuple(found)
+
+
+def _set_up_django(app: LoadedApp) -> None:
+    """Set Django up when there are settings for it."""
+    if app.is_django or not os.environ.get("DJANGO_SETTINGS_MODULE"):
+        return
+    try:
+        from ..contrib import django
+
+        django.set_up()
+    except (Exception, SystemExit) as error:  # the project's settings, its models, Django that is not installed
+        raise ConfigError(f"Django cannot be set up: {_where(error)}") from error
+    app.is_django = True
+
+
+def _discover_in_django(app: LoadedApp) -> None:
+    """Take what the modules of Django's installed apps declare, unless the command line names single attributes."""
+    _set_up_django(app)  # a module of the app may have named the settings
+    if not app.is_django:
+        return
+    from ..contrib import django
+
+    try:
+        modules = django.discover()
+    except (Exception, SystemExit) as error:  # the project's own modules
+        raise ConfigError(f"a module of Django's installed apps cannot be imported: {_where(error)}") from error
+    if not any(":" in name for name in app.names):
+        for module in modules:
+            for value in list(vars(module).values()):
+                _take(app, value)
 
 
 def _import(name: str) -> ModuleType:

@@ -71,7 +71,7 @@ def worker(
     buses = _served(app, wanted)
     options = WorkerOptions(
         processes=processes, threads=threads, coroutines=coroutines, prefetch=prefetch,
-        queues=frozenset(wanted), middleware=discovery.configured_middleware(),
+        queues=frozenset(wanted), middleware=discovery.middleware_of(app),
     )  # fmt: skip
     say = logs.log_line if log_format == "json" else logs.print_line
     announce(app, say)
