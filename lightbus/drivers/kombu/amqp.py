@@ -16,8 +16,9 @@ from ...core.errors import ConnectionLost, TopologyMismatch, TransportError
 from ...core.topology import Queue, Topology
 from ...ports import Capabilities, Consumer, Delivery, Settlement
 from .amqp_consumer import AmqpConsumer
-from .amqp_declare import declare_ladder, declare_topology, split_options, takes_delays
+from .amqp_declare import declare_ladder, declare_topology, takes_delays
 from .amqp_errors import CHANNEL_ERRORS, CONNECTION_ERRORS
+from .amqp_options import read_options
 from .amqp_publisher import AmqpPublisher
 from .amqp_wire import wire_of
 from .link import connect
@@ -47,7 +48,7 @@ class AmqpTransport:
 
     def __init__(self, url: str, options: Mapping[str, object]) -> None:
         self._url = url
-        self._options, self._delay_queue_type = split_options(options)
+        self._options = read_options(options)
         self._publisher = AmqpPublisher(url, self._options)
         self.publish = self._publisher.publish  # bound and not wrapped: the way of a message is short
         self._topology = Topology()
@@ -66,7 +67,7 @@ class AmqpTransport:
 
         def declare(channel: Any) -> None:
             if any(takes_delays(queue) for queue in queues):
-                declare_ladder(self._tools, self._delay_queue_type)
+                declare_ladder(self._tools, self._options.delay_queue_type)
             declare_topology(channel, Topology(topology.exchanges, queues, bindings))
 
         self._with_channel(declare)
@@ -137,7 +138,7 @@ class AmqpTransport:
                 self._tools, self._tools_channel, self._pid = None, None, os.getpid()
             for is_last in (self._tools is None, True):
                 if self._tools is None:
-                    self._tools = connect(self._url, self._options, heartbeat_seconds=0)
+                    self._tools = connect(self._url, self._options, beats=False)
                     self._tools_channel = self._tools.channel()
                 try:
                     return operation(self._tools_channel)

@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...core.errors import TransportError
@@ -22,6 +22,7 @@ from ...core.topology import Queue, Topology
 from ...ports import Delivery, Settlement
 from .ack_window import AckWindow
 from .amqp_declare import declare_topology
+from .amqp_options import AmqpOptions
 from .amqp_reader import Taker
 from .amqp_wire import wire_of
 from .link import Link
@@ -39,7 +40,7 @@ class AmqpConsumer:
     def __init__(
         self,
         url: str,
-        options: Mapping[str, object],
+        options: AmqpOptions,
         topology: Callable[[], Topology],
         queues: Sequence[Queue],
         on_delivery: Callable[[Delivery], None],

@@ -9,7 +9,6 @@ under its own key, so each durable queue is bound there. Our key is one word wit
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from kombu.transport import native_delayed_delivery as ladder
@@ -99,12 +98,3 @@ class _naming:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception) and isinstance(error, (*CHANNEL_ERRORS, *CONNECTION_ERRORS)):
             raise declare_error(error, self._what) from error
-
-
-def split_options(options: Mapping[str, object]) -> tuple[dict[str, object], str]:
-    """kombu's transport options for py-amqp without ours, and the queue type of the delay ladder."""
-    ours = {"delay_queue_type", "visibility_timeout", "queue_order_strategy", "priority_steps", "global_keyprefix"}
-    return (
-        {key: value for key, value in options.items() if key not in ours},
-        str(options.get("delay_queue_type", "quorum")),
-    )

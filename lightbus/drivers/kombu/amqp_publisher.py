@@ -13,7 +13,6 @@ import struct
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -24,10 +23,9 @@ from ...core.message import Route, Wire
 from ...core.outcome import REPEAT_HEADER
 from .amqp_declare import delayed_route
 from .amqp_errors import CONNECTION_ERRORS, publish_error
+from .amqp_options import AmqpOptions
 from .amqp_wire import message_of
 from .link import Link
-
-PUBLISH_TIMEOUT_SECONDS = 10.0
 
 #: What py-amqp raises for a header or property that it cannot encode. The first counts as a connection error there.
 _UNWRITABLE: tuple[type[Exception], ...] = (FrameSyntaxError, ValueError, TypeError, AttributeError, struct.error)
@@ -38,12 +36,12 @@ class _Publication:
 
     __slots__ = ("deadline", "future", "mandatory", "returned", "route", "wire")
 
-    def __init__(self, wire: Wire, route: Route, mandatory: bool) -> None:
+    def __init__(self, wire: Wire, route: Route, mandatory: bool, deadline: float) -> None:
         self.wire = wire
         self.route = route
         self.mandatory = mandatory
         self.future: Future[None] = Future()
-        self.deadline = time.monotonic() + PUBLISH_TIMEOUT_SECONDS
+        self.deadline = deadline  #: on the monotonic clock
         self.returned = False
 
     def fail(self, error: TransportError) -> None:
@@ -54,9 +52,10 @@ class _Publication:
 class AmqpPublisher:
     """The publishing connection of one process. Connects at the first message; anew in a forked child."""
 
-    def __init__(self, url: str, options: Mapping[str, object]) -> None:
+    def __init__(self, url: str, options: AmqpOptions) -> None:
         self._url = url
         self._options = options
+        self._timeout_seconds = options.publish_timeout_seconds
         self._reset()
 
     def _reset(self) -> None:
@@ -80,7 +79,7 @@ class AmqpPublisher:
                 raise ValueError(f"a delayed message needs the default exchange, got {route.exchange!r}")
             route = delayed_route(route.routing_key, delay_seconds)
             mandatory = False  # the ladder takes it in any case
-        publication = _Publication(wire, route, mandatory)
+        publication = _Publication(wire, route, mandatory, time.monotonic() + self._timeout_seconds)
         if self._pid != os.getpid():
             self._reset()  # after a fork: the parent's socket and thread are not ours
         with self._lock:
@@ -103,7 +102,7 @@ class AmqpPublisher:
                 except _UNWRITABLE as error:
                     self._not_written(publication, error)
                 except CONNECTION_ERRORS:
-                    self._link.wake()  # its thread meets the same break and sends this one again
+                    self._link.sever()  # its thread meets the break and sends this one again
         return publication.future
 
     def close(self, timeout_seconds: float = 5.0) -> None:
@@ -273,7 +272,7 @@ class AmqpPublisher:
             else:
                 why = f": {self._last_error}" if self._last_error and self._channel is None else ""
                 publication.fail(
-                    NotConfirmed(f"the broker did not confirm a message in {PUBLISH_TIMEOUT_SECONDS:g} s{why}")
+                    NotConfirmed(f"the broker did not confirm a message in {self._timeout_seconds:g} s{why}")
                 )
         while self._waiting and self._waiting[0].future.done():
             self._waiting.popleft()

@@ -22,13 +22,17 @@ from amqp.exceptions import FrameSyntaxError
 
 from ...core.errors import ConnectionLost, TransportError
 from .amqp_errors import CHANNEL_ERRORS, CONNECTION_ERRORS, connect_error
+from .amqp_options import AmqpOptions
 from .amqp_reader import FrameReader, Taker
 
 logger = logging.getLogger("lightbus.amqp")
 
-HEARTBEAT_SECONDS = 10.0
+CONNECT_SECONDS = 5.0
 FIRST_BACKOFF_SECONDS = 0.05
 LAST_BACKOFF_SECONDS = 5.0
+
+#: Linux alone has it.
+TCP_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 
 #: AMQP 0.9.1, 2.3.5.2: a content header is class, weight and body size, then the flags of its properties.
 CONTENT_HEADER_FRAME = 2
@@ -55,16 +59,26 @@ class LinkOwner(Protocol):
         """The link stops: last words on the open connection."""
 
 
-def connect(url: str, options: Mapping[str, object], *, heartbeat_seconds: float) -> Any:
-    """An open kombu connection.
+def connect(url: str, options: AmqpOptions, *, beats: bool = True) -> Any:
+    """An open kombu connection, on which no call waits for longer than the broker may be silent.
+
+    Args:
+        beats: ask for heartbeats; somebody has to beat, then.
 
     Raises:
         BrokerUnreachable, AccessRefused: it could not be opened.
     """
+    heartbeat_seconds = options.heartbeat_seconds if beats else 0
+    # py-amqp's own limit for bytes that the peer does not take is 1 s; one lost packet or a broker's pause exceeds it.
+    settings = {TCP_USER_TIMEOUT: round(options.silence_seconds * 1000)} if TCP_USER_TIMEOUT is not None else {}
+    transport_options = {"socket_settings": settings, **options.connection}
     failed: TransportError | None = None
     for candidate in url.split(";"):  # kombu's notation for several nodes of a cluster
         connection = kombu.Connection(
-            candidate, heartbeat=heartbeat_seconds, connect_timeout=5.0, transport_options=dict(options)
+            candidate,
+            heartbeat=heartbeat_seconds,
+            connect_timeout=min(CONNECT_SECONDS, options.silence_seconds),
+            transport_options=transport_options,
         )
         try:
             # As `connection.connect()`, but without its second try after 2 s: when to try again is the link's business.
@@ -76,6 +90,8 @@ def connect(url: str, options: Mapping[str, object], *, heartbeat_seconds: float
     else:
         assert failed is not None  # the loop ran at least once: "".split(";") has one element
         raise failed
+    # Else a call that waits for its answer, or a write, would wait for ever when the broker stands still.
+    connection.connection.transport.sock.settimeout(options.silence_seconds)
     # py-amqp polls the socket before each publish for this capability, which costs a third of publishing; the broker
     # has been told already that we have it, and the link's thread reads its notices anyway.
     connection.connection.client_properties["capabilities"]["connection.blocked"] = False
@@ -109,7 +125,7 @@ class Link:
     def __init__(
         self,
         url: str,
-        options: Mapping[str, object],
+        options: AmqpOptions,
         owner: LinkOwner,
         *,
         name: str,
@@ -121,6 +137,7 @@ class Link:
         self._options = options
         self._owner = owner
         self._takers = takers if takers is not None else {}
+        self._sock: socket.socket | None = None
         self._stopping = threading.Event()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
@@ -134,6 +151,13 @@ class Link:
         """Make the thread call `on_tick` now. Any thread."""
         with contextlib.suppress(OSError):  # full: it has been woken already; closed: it has ended
             self._wake_writer.send(b"w")
+
+    def sever(self) -> None:
+        """Give the open connection up, after a write that came to no end: the thread opens another. Any thread."""
+        if self._sock is not None:
+            with contextlib.suppress(OSError):  # it has gone already
+                self._sock.shutdown(socket.SHUT_RDWR)
+        self.wake()
 
     def stop(self, timeout_seconds: float) -> None:
         """Let the owner say its last words, and close. Returns when closed, or after the timeout."""
@@ -150,7 +174,7 @@ class Link:
         backoff_seconds = FIRST_BACKOFF_SECONDS
         while not self._stopping.is_set():
             try:
-                connection = connect(self._url, self._options, heartbeat_seconds=HEARTBEAT_SECONDS)
+                connection = connect(self._url, self._options)
             except TransportError as error:
                 self._owner.on_lost(error)
             else:
@@ -167,6 +191,7 @@ class Link:
         """Use one connection until it breaks or the link stops; True when it was of use."""
         opened = False
         amqp_connection = connection.connection
+        self._sock = amqp_connection.sock
         try:
             self._owner.on_open(amqp_connection)
             opened = True
@@ -195,7 +220,7 @@ class Link:
         poller.register(connection.sock, select.POLLIN)
         poller.register(self._wake_reader, select.POLLIN)
         sock_fd = connection.sock.fileno()
-        beat_every_seconds = HEARTBEAT_SECONDS / 4
+        beat_every_seconds = self._options.heartbeat_seconds / 4
         next_beat = time.monotonic() + beat_every_seconds
         timeout_seconds = self._owner.on_tick()
         while not self._stopping.is_set():

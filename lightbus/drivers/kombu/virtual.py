@@ -67,8 +67,9 @@ class VirtualTransport:
     def __init__(self, kind: SessionKind, *, publish_timeout_seconds: float = PUBLISH_TIMEOUT_SECONDS) -> None:
         self._kind = kind
         self._publish_timeout_seconds = publish_timeout_seconds
-        self._lock = threading.RLock()  # held while the session is used
+        self._lock = threading.Lock()  # held while the session is used, so taken with patience that ends
         self._session: Session | None = None
+        self._books = threading.RLock()  # held for moments: what is declared, who consumes
         self._pid = os.getpid()
         self._topology = Topology()
         self._consumers: list[VirtualConsumer] = []
@@ -79,8 +80,8 @@ class VirtualTransport:
         return self._kind.capabilities
 
     def declare(self, topology: Topology) -> None:
-        with self._lock:
-            self._with_session(lambda session: session.declare(_without_exclusive(topology)))
+        self._with_session(lambda session: session.declare(_without_exclusive(topology)))
+        with self._books:
             self._topology += topology
 
     def publish(self, wire: Wire, route: Route, *, delay_seconds: float = 0.0, mandatory: bool = False) -> Future[None]:
@@ -101,8 +102,7 @@ class VirtualTransport:
         deadline = time.monotonic() + self._publish_timeout_seconds
         while True:
             try:
-                with self._lock:  # not held while it pauses: others may want to close, or to settle
-                    self._with_session(partial(_publish_on, wire, route, delay_seconds, mandatory))
+                self._with_session(partial(_publish_on, wire, route, delay_seconds, mandatory))
                 return
             except (ConnectionLost, BrokerUnreachable) as error:
                 pause_seconds = backoff.next_seconds()
@@ -121,50 +121,61 @@ class VirtualTransport:
             raise ValueError(f"prefetch must be 1 or more, got {prefetch}")
         names = {queue.name for queue in queues}
         # An exclusive queue is its consumer's own, so nobody has to have declared it before.
-        with self._lock:
+        with self._books:
             self._topology += Topology(queues=tuple(queue for queue in queues if queue.exclusive))
         consumer = VirtualConsumer(
             self._kind, queues, on_delivery, prefetch, partial(self._declare_on, names), self._forget
         )
         consumer.start()
-        with self._lock:
+        with self._books:
             self._consumers = [*(one for one in self._consumers if not one.closed), consumer]
         return consumer
 
     def get(self, queue: str) -> Delivery | None:
-        with self._lock:
-            taken = self._with_session(lambda session: session.get(queue))
-            if taken is None:
-                return None
-            assert self._session is not None
-            settle = partial(self._settle, self._session, taken.tag)
-        return Delivery(taken.wire, queue, taken.redelivered, settle)
+        session, taken = self._with_session(lambda session: (session, session.get(queue)))
+        if taken is None:
+            return None
+        return Delivery(taken.wire, queue, taken.redelivered, partial(self._settle, session, taken.tag))
 
     def _settle(self, session: Session, tag: str, settlement: Settlement) -> None:
-        with self._lock:
-            if self._session is session:  # else the broker gives the message to somebody again
-                self._with_session(lambda s: carry_out(s, [(tag, settlement)], 0))
+        def settle(current: Session) -> None:
+            if current is session:  # else the broker gives the message to somebody again
+                carry_out(current, [(tag, settlement)], 0)
+
+        self._with_session(settle)
 
     def message_count(self, queue: str) -> int | None:
-        with self._lock:
-            return self._with_session(lambda session: session.count(queue))
+        return self._with_session(lambda session: session.count(queue))
 
     def delete(self, queue: str) -> None:
-        with self._lock:
-            self._with_session(lambda session: session.delete(queue))
-            self._forget([queue])
+        self._with_session(lambda session: session.delete(queue))
+        self._forget([queue])
 
     def close(self) -> None:
         self._closed = True
-        with self._lock:
+        with self._books:
             consumers, self._consumers = self._consumers, []
         for consumer in consumers:
             consumer.close()
-        with self._lock:
+        if self._lock.acquire(timeout=self._publish_timeout_seconds):  # else a broken session is let go by its user
             self._drop_session()
+            self._lock.release()
 
     def _with_session(self, act: Callable[[Session], T]) -> T:
-        """Called with the lock held. A connection that broke is dropped, and the error raised."""
+        """Use the session, which one thread may at a time. A connection that broke is dropped, and the error raised.
+
+        Raises:
+            BrokerUnreachable: others wait for the broker already, and it did not come back in time.
+        """
+        if not self._lock.acquire(timeout=self._publish_timeout_seconds):
+            seconds = self._publish_timeout_seconds
+            raise BrokerUnreachable(f"{self.capabilities.name} has not answered others for {seconds:g} s")
+        try:
+            return self._act(act)
+        finally:
+            self._lock.release()
+
+    def _act(self, act: Callable[[Session], T]) -> T:
         if self._closed:
             raise ConnectionLost("this transport is closed")
         if self._pid != os.getpid():
@@ -195,7 +206,7 @@ class VirtualTransport:
 
     def _forget(self, names: Sequence[str]) -> None:
         """Queues that are gone must not come back with the next connection."""
-        with self._lock:
+        with self._books:
             topology = self._topology
             self._topology = Topology(
                 topology.exchanges,
