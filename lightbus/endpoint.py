@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from .core.outcome import Outcome
+from .core.errors import HandlerStopped, TimeLimitExceeded, WorkerLost
+from .core.outcome import Forward, Outcome
 from .core.topology import Topology
 from .ports import Delivery
 
@@ -81,7 +82,46 @@ class Endpoint(Protocol):
         """The handler returned `result`."""
 
     def fail(self, invocation: Invocation, error: BaseException) -> Outcome:
-        """The handler raised `error`."""
+        """The handler raised `error`, or was stopped by it.
+
+        `TimeLimitExceeded`: it ran for longer than its hard limit, and its process ends. `WorkerLost`: its process
+        died under it too often, or would not wait for it. In both cases it may be called on another thread, or in
+        another process than the handler's.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostRun:
+    """A run whose process died under it after its message had been acknowledged.
+
+    Attributes:
+        reply_to: the queue that the message wants its answer in; empty for none.
+        over_time: the process was killed because the run was over its hard limit.
+        text: what happened, for people.
+    """
+
+    queue: str
+    name: str
+    id: str
+    attempt: int
+    reply_to: str
+    over_time: bool
+    text: str
+
+    @property
+    def error(self) -> HandlerStopped:
+        return TimeLimitExceeded(self.text) if self.over_time else WorkerLost(self.text, crashes=1)
+
+
+@runtime_checkable
+class HearsOfLosses(Protocol):
+    """An endpoint that acknowledges early, and wants to tell somebody when a run is lost thereby."""
+
+    def lost(self, run: LostRun) -> Forward | None:
+        """What to send in place of the answer, or None. Called on a thread of its own, in some process of the worker.
+
+        Not called when the worker's supervisor died as well.
+        """
 
 
 _current: ContextVar[Invocation | None] = ContextVar("lightbus_current", default=None)

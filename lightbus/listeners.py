@@ -10,7 +10,7 @@ from typing import Any
 
 from .core.api import Event, EventSpec
 from .core.codec import decode_event, split_version
-from .core.errors import BadArguments, DeclarationError, HandlerNotFound
+from .core.errors import BadArguments, DeclarationError, HandlerNotFound, TimeLimitExceeded, WorkerLost
 from .core.outcome import Ack, DeadLetter, Outcome, Retry
 from .core.retry import RetryPolicy
 from .core.schema import event_decoder
@@ -102,10 +102,12 @@ class EventEndpoint:
         return Ack()
 
     def fail(self, invocation: Invocation, error: BaseException) -> Outcome:
-        """Retry by the listener's policy, then dead-letter."""
+        """Retry by the listener's policy, then dead-letter. What takes processes down is not tried again."""
         listener = invocation.state
         assert isinstance(listener, Listener)
         text = f"{type(error).__name__}: {error}"
+        if isinstance(error, WorkerLost):
+            return DeadLetter("worker-lost", text, attempts=error.crashes)
         delay_seconds = listener.retry.delay_seconds(invocation.attempt, random.random())
         logger.warning(
             "listener failed name=%s listener=%s id=%s attempt=%d error=%s retry_in_seconds=%s",
@@ -113,7 +115,8 @@ class EventEndpoint:
             exc_info=error,
         )  # fmt: skip
         if delay_seconds is None:
-            return DeadLetter("handler-failed", text, attempts=invocation.attempt)
+            reason = "time-limit" if isinstance(error, TimeLimitExceeded) else "handler-failed"
+            return DeadLetter(reason, text, attempts=invocation.attempt)
         return Retry(delay_seconds, invocation.attempt + 1, text)
 
 

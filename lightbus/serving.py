@@ -15,7 +15,7 @@ from .core.message import CallMessage, ReplyMessage, Route
 from .core.outcome import Ack, Forward, Outcome
 from .core.schema import CallSchema, Problem, encode_problem, problem_of_declared
 from .core.topology import Topology, rpc_queue
-from .endpoint import Invocation
+from .endpoint import Invocation, LostRun
 from .ports import Delivery
 
 logger = logging.getLogger("lightbus.rpc")
@@ -134,6 +134,16 @@ class CallEndpoint:
         logger.error("call failed name=%s id=%s", invocation.name, invocation.id, exc_info=error)
         name = type(error).__name__
         return _answer(flight.call, Problem(type=f"error:{name}", title=name, detail=f"{name}: {error}"))
+
+    def lost(self, run: LostRun) -> Forward | None:
+        """See `HearsOfLosses`: the caller need not wait for its deadline."""
+        if not run.reply_to:
+            return None
+        name = type(run.error).__name__
+        problem = encode_problem(Problem(type=f"error:{name}", title=name, detail=f"{name}: {run.text}"))
+        return Forward(
+            Route("", run.reply_to), encode_reply(ReplyMessage(call_id=run.id, payload=problem, failed=True))
+        )  # fmt: skip
 
 
 def _answer(call: CallMessage, problem: Problem) -> Outcome:

@@ -19,6 +19,7 @@ from .exceptions import (
     Retry,
     TaskError,
     TaskRevokedError,
+    TimeLimitExceeded,
     TimeoutError,
     WorkerLostError,
 )
@@ -31,5 +32,5 @@ __all__ = [
     "AsyncResult", "EagerResult", "states",
     "TaskApp", "default_app", "Settings", "CeleryQueue",
     "EncodeError", "Ignore", "MaxRetriesExceededError", "NotRegistered", "Reject", "RemoteTaskError", "Retry",
-    "TaskError", "TaskRevokedError", "TimeoutError", "WorkerLostError",
+    "TaskError", "TaskRevokedError", "TimeLimitExceeded", "TimeoutError", "WorkerLostError",
 ]  # fmt: skip

@@ -14,12 +14,23 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import DecodeError, HandlerNotFound, TransportError
-from ..core.message import Route
+from ..core import errors
+from ..core.errors import DecodeError, HandlerNotFound, HandlerStopped, TransportError
+from ..core.message import Route, Wire
 from ..core.outcome import Ack, DeadLetter, Forward, Outcome, Requeue
 from ..core.topology import TASK_QUEUE_PREFIX, Queue, Topology, task_queue_name
-from ..endpoint import Invocation
-from .exceptions import EncodeError, Ignore, NotRegistered, Reject, Retry, TaskRevokedError, WorkerLostError
+from ..endpoint import Invocation, LostRun
+from ..ports import Delivery
+from .exceptions import (
+    EncodeError,
+    Ignore,
+    NotRegistered,
+    Reject,
+    Retry,
+    TaskRevokedError,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
 from .forwarding import hand_over
 from .protocol import TaskMessage, decode_task, moment
 from .recording import Recorder, Run
@@ -29,7 +40,6 @@ from .signatures import Signature, unsupported
 from .task import Task
 
 if TYPE_CHECKING:
-    from ..ports import Delivery
     from .app import TaskApp
 
 logger = logging.getLogger(__name__)
@@ -128,9 +138,22 @@ class TaskEndpoint:
             case SystemExit():
                 lost = WorkerLostError(f"Worker exited prematurely: the task called sys.exit({error.code!r})")
                 return self._failed(run, lost.with_traceback(error.__traceback__))
+            case errors.WorkerLost() if error.crashes:
+                return self._park(run, "worker-lost", str(error), WorkerLostError(str(error)))
+            case errors.WorkerLost() | errors.TimeLimitExceeded():
+                return self._failed(run, _as_celery(error))
             case Exception():
                 return self._failed(run, error)
         return self._again(run)  # KeyboardInterrupt, a cancelled coroutine: the worker ends, not the task
+
+    def lost(self, run: LostRun) -> None:
+        """See `HearsOfLosses`: store FAILURE, as the parent of a Celery worker does."""
+        message = TaskMessage(task=run.name, id=run.id, reply_to=run.reply_to, correlation_id=run.id)
+        task = self._app.tasks.get(run.name) or self._stand_in(run.name)
+        settled = Delivery(Wire(body=b""), run.queue, redelivered=False, settle=lambda settlement: None)
+        error = _as_celery(run.error)
+        logger.error("task %s[%s] was lost: %r", run.name, run.id, error)
+        self._record_failure(self._run(task, message, settled), error)
 
     def _celery_queues(self) -> list[str]:
         settings = self._app.settings
@@ -243,7 +266,8 @@ class TaskEndpoint:
         if not sent:
             return DeadLetter("unsent-callbacks", f"the task failed with {error!r}, and its errbacks were not sent")
         if not run.task.setting("acks_on_failure") and run.task.setting("acks_late"):
-            return DeadLetter("failed", f"{type(error).__name__}: {error}", attempts=run.message.retries + 1)
+            reason = "time-limit" if isinstance(error, TimeLimitExceeded) else "failed"
+            return DeadLetter(reason, f"{type(error).__name__}: {error}", attempts=run.message.retries + 1)
         return Ack("error")
 
     def _unsent(self, run: Run, error: BaseException) -> Outcome:
@@ -295,6 +319,11 @@ def _run_of(invocation: Invocation) -> Run:
     run = invocation.state
     assert isinstance(run, Run), "an invocation comes back to the endpoint that made it"
     return run
+
+
+def _as_celery(error: HandlerStopped) -> WorkerLostError | TimeLimitExceeded:
+    """The class under which a Celery caller knows it."""
+    return (TimeLimitExceeded if isinstance(error, errors.TimeLimitExceeded) else WorkerLostError)(str(error))
 
 
 def _function(run: Run) -> Callable[..., Any]:

@@ -11,6 +11,7 @@
     |  |- NotRegistered            the worker does not know its name
     |  |- EncodeError              its result cannot be written down
     |  |- WorkerLostError          its process ended under it
+    |  |- TimeLimitExceeded        its process was ended because it ran for too long
     |  `- TimeoutError             `get()` waited long enough
     `- RemoteTaskError          a failed task's exception whose class is not rebuilt on this side
 
@@ -114,6 +115,10 @@ class WorkerLostError(TaskError):
     """The process that ran the task ended under it."""
 
 
+class TimeLimitExceeded(TaskError):
+    """The task ran for longer than its hard time limit, and its process was ended. Its argument is the text."""
+
+
 class TimeoutError(TaskError):  # the name is Celery's
     """`get()` waited as long as it was told to."""
 
@@ -145,5 +150,6 @@ CELERY_MODULES: Mapping[type[BaseException], str] = MappingProxyType(
         TimeoutError: "celery.exceptions",
         EncodeError: "kombu.exceptions",
         WorkerLostError: "billiard.exceptions",
+        TimeLimitExceeded: "billiard.exceptions",
     }
 )

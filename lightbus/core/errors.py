@@ -157,7 +157,15 @@ class TimeLimitExceeded(HandlerStopped):
 
 
 class WorkerLost(HandlerStopped):
-    """A handler's process died under it: killed, out of memory, a crash in native code."""
+    """A handler's process died under it: killed, out of memory, a crash in native code.
+
+    Attributes:
+        crashes: processes that the message took down; 0 when it was stopped for another reason.
+    """
+
+    def __init__(self, text: str, *, crashes: int = 0) -> None:
+        super().__init__(text)
+        self.crashes = crashes
 
 
 class ApiError(LightbusError):
