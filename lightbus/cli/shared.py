@@ -31,6 +31,28 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(function)
 
 
+class Grouped(click.Option):
+    """An option that `--help` shows under a heading: `@click.option(..., cls=Grouped, group="Limits")`."""
+
+    def __init__(self, *args: Any, group: str, **kwargs: Any) -> None:  # kwargs are click's own
+        super().__init__(*args, **kwargs)
+        self.group = group
+
+
+class GroupedCommand(click.Command):
+    """A command with so many options that they stand under headings. Those without one come first."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for parameter in self.get_params(ctx):
+            heading = parameter.group if isinstance(parameter, Grouped) else "Options"
+            if (record := parameter.get_help_record(ctx)) is not None:
+                groups.setdefault(heading, []).append(record)
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
 def print_json(value: object) -> None:
     """One JSON document on stdout."""
     click.echo(json.dumps(value, default=str))

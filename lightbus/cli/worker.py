@@ -6,7 +6,7 @@ import difflib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -15,11 +15,12 @@ from ..core.errors import ConfigError
 from ..listeners import EventEndpoint
 from ..serving import CallEndpoint
 from ..version import VERSION
-from ..worker import Process, Supervisor, WorkerOptions
+from ..worker import Process, Supervised, Supervisor, WorkerOptions
 from . import apps as discovery
 from . import logs
 from .connecting import announce
-from .shared import app_option, url_option, without_password
+from .shared import GroupedCommand, app_option, url_option, without_password
+from .supervision import Supervision, supervision_options
 
 if TYPE_CHECKING:
     from ..bus import Bus
@@ -31,7 +32,7 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 logger = logging.getLogger("lightbus.worker")
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @app_option
 @url_option
 @click.option("-c", "--processes", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="number of cores",
@@ -48,14 +49,15 @@ logger = logging.getLogger("lightbus.worker")
 @click.option("-l", "--loglevel", type=click.Choice(LEVELS, case_sensitive=False), default="INFO", show_default=True)
 @click.option("--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True,
               help="json: one object per line, for programs.")  # fmt: skip
+@supervision_options
 def worker(
     apps: tuple[str, ...], url: str | None, processes: int, threads: int, coroutines: int, prefetch: int | None,
-    queues: str, pool: str, loglevel: str, log_format: str,
+    queues: str, pool: str, loglevel: str, log_format: str, supervision: Supervision,
 ) -> int:  # fmt: skip
     """Serve an app's listeners, calls and tasks.
 
-    SIGTERM or Ctrl-C: take no more messages, finish what runs, exit with 0. A second one: end at once; what was not
-    finished goes back to its queue.
+    SIGTERM or Ctrl-C: take no more messages, finish what runs, exit with 0; what outlasts the grace goes back to its
+    queue, exit with 1. A second one: hand back now. SIGQUIT: kill. SIGHUP: load the code anew, without a gap.
 
     \b
     Examples:
@@ -66,26 +68,34 @@ def worker(
     -Q takes Celery's own queues too: those named are served, and the tasks on them that are not known here go back.
     """
     logs.configure(loglevel, log_format)
+    if pool == "solo":
+        supervision.refuse_solo()
     app = discovery.required(apps, url)
     wanted = tuple(name.strip() for name in queues.split(",") if name.strip())
     buses = _served(app, wanted)
+    scale = supervision.autoscale
     options = WorkerOptions(
-        processes=processes, threads=threads, coroutines=coroutines, prefetch=prefetch,
-        queues=frozenset(wanted), middleware=discovery.middleware_of(app),
+        processes=processes if scale is None else scale.minimum, threads=threads, coroutines=coroutines,
+        prefetch=prefetch, queues=frozenset(wanted), middleware=discovery.middleware_of(app),
+        limits=supervision.limits, reports_waiting=scale is not None,
     )  # fmt: skip
-    say = logs.log_line if log_format == "json" else logs.print_line
-    announce(app, say)
-    _warn_of_other_brokers(buses, url)
-    if sys.stderr.isatty() or logger.isEnabledFor(logging.INFO):
-        say("\n".join(_banner(app, buses, options)))
-    if pool == "solo":
-        Process(buses, options).run(ready=lambda: say(_ready([os.getpid()])))
+    if supervision.check:
         return 0
+    with supervision.held_pidfile() as pidfile:
+        say = logs.log_line if log_format == "json" else logs.print_line
+        announce(app, say)
+        _warn_of_other_brokers(buses, url)
+        if sys.stderr.isatty() or logger.isEnabledFor(logging.INFO):
+            say("\n".join(_banner(app, buses, options)))
+        if pool == "solo":
+            Process(buses, options).run(ready=lambda: say(_ready([os.getpid()])))
+            return 0
 
-    def child(supervisor_pipe: int, ready: Callable[[], None]) -> None:
-        Process(buses, options).run(supervisor_pipe=supervisor_pipe, ready=ready)
+        def child(supervised: Supervised) -> None:
+            Process(buses, options, supervised).run()
 
-    return Supervisor(processes, child).run(lambda pids: say(_ready(pids)))
+        oversight = supervision.oversight(threads, pidfile)
+        return Supervisor(options.processes, child, oversight).run(lambda pids: say(_ready(pids)))
 
 
 def _served(app: discovery.LoadedApp, wanted: Sequence[str]) -> list[Bus]:

@@ -1,14 +1,25 @@
 """The worker: a supervisor, its child processes, and in each child the slots that run handlers.
 
-supervisor   forks the children, restarts what dies, passes signals on          (supervisor.py)
+supervisor   forks the children, replaces what ends, carries signals out        (supervisor.py, children.py)
 process      one child: consumes, hands deliveries to slots, drains at the end  (process.py)
 slots        prepare, call the handler, conclude                                (slots.py)
 watch        adapts the prefetch, and hands back what long handlers hold up      (watch.py, prefetch.py)
 settle       carries an outcome out: acknowledge, or publish a copy first       (settle.py)
+runs         what runs now, its hard limit, and who ends it                     (runs.py)
+
+Between the two kinds of process: a board in shared memory that says what runs and what crashed (board.py, crashes.py),
+and a channel for words (control.py, lost.py). Beside the supervisor: limits, autoscale, health, pidfile, reload.
 """
 
+from .autoscale import Autoscale
+from .control import Supervised
+from .health import Health, HealthFile, Sign, Systemd
+from .limits import Limits
 from .options import WorkerOptions
 from .process import Process
-from .supervisor import Supervisor
+from .supervisor import Oversight, Supervisor
 
-__all__ = ["Process", "Supervisor", "WorkerOptions"]
+__all__ = [
+    "Autoscale", "Health", "HealthFile", "Limits", "Oversight", "Process", "Sign", "Supervised", "Supervisor",
+    "Systemd", "WorkerOptions",
+]  # fmt: skip

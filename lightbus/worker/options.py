@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..core.errors import ConfigError
 from ..middleware import Middleware
 from ..report import Observer
+from .limits import Limits
+
+#: For a process that soon gives its place up: what it holds then goes back.
+_CAREFUL = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +27,8 @@ class WorkerOptions:
         queues: serve only these of the app's queues; empty for all.
         middleware: wrapped around every handler call, outside that of the buses.
         observers: are told what became of each delivery.
+        limits: what a process and its handlers may use up.
+        reports_waiting: tell the supervisor how many messages wait; for a number of processes that follows the load.
     """
 
     processes: int = 1
@@ -32,9 +38,17 @@ class WorkerOptions:
     queues: frozenset[str] = frozenset()
     middleware: Sequence[Middleware] = ()
     observers: Sequence[Observer] = ()
+    limits: Limits = field(default_factory=Limits)
+    reports_waiting: bool = False
 
     def __post_init__(self) -> None:
         for name in ("processes", "threads", "coroutines", "prefetch"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be 1 or more, got {value}")
+
+    def prefetch_of_a_process(self) -> int | None:
+        """`prefetch`, but not more than what the process may handle in its life."""
+        if self.limits.max_tasks is None:
+            return self.prefetch
+        return min(self.prefetch or _CAREFUL, self.limits.max_tasks)

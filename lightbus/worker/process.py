@@ -1,23 +1,35 @@
-"""One child process of a worker: consumes the queues of its buses' endpoints and drains when told to stop."""
+"""One child process of a worker: consumes the queues of its buses' endpoints, and ends when told to or used up.
+
+Three ways to end. Drained: what runs is finished, for as long as the grace lasts. Used up (its messages are counted,
+or the supervisor says so): the same without a limit, since another process has taken its place. Cut off (grace over, a
+second stop, a handler over its hard limit): what runs is handed back, and the process ends at once.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, TimeLimitExceeded, TransportError
+from ..core.exitcodes import EXIT_CUT_OFF, EXIT_TIME_LIMIT
 from ..core.topology import Queue
 from ..endpoint import Endpoint
 from ..middleware import Middleware
 from ..ports import Consumer, Delivery, Transport
+from .board import Place
+from .control import Supervised
+from .lost import tell_lost
 from .options import WorkerOptions
+from .runs import Run, Runs
 from .settle import Settler
 from .slots import Slots, Work
 from .watch import Watch
@@ -25,9 +37,11 @@ from .watch import Watch
 logger = logging.getLogger("lightbus.worker")
 
 SETTLE_SECONDS = 10.0
+CUT_OFF_SECONDS = 2.0  #: for each step of a hurried end
+LOOK_SECONDS = 0.5  #: how often a process tells how much waits, where somebody asks
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOP = b"\xff"  #: no signal has that number
-_STOP_BYTES = {*STOP, *STOP_SIGNALS}
+USED_UP = b"\xfe"
 
 
 class Served(Protocol):
@@ -48,26 +62,37 @@ class Served(Protocol):
 
 
 class Process:
-    """Runs in the calling thread until a signal, `stop()` or the supervisor's end stops it.
+    """Runs in the calling thread until a signal, `stop()` or the supervisor stops it.
 
     Signals are handled only when that is the main thread, the only one that Python lets do so.
+
+    Args:
+        supervised: the ties to its supervisor; None for a process of its own.
     """
 
-    def __init__(self, buses: Sequence[Served], options: WorkerOptions) -> None:
+    def __init__(self, buses: Sequence[Served], options: WorkerOptions, supervised: Supervised | None = None) -> None:
         self._buses = buses
         self._options = options
-        self._slots = Slots(options.threads, options.coroutines, options.observers)
-        self._watch = Watch(self._slots, options.prefetch)
+        self._supervised = supervised
+        place = Place.alone(options.threads) if supervised is None else supervised.place
+        self._place = place
+        self._runs = Runs(options.limits, place, self._end_over_time, self._use_up)
+        self._slots = Slots(options.threads, options.coroutines, self._runs, options.observers)
+        self._watch = Watch(self._slots, options.prefetch_of_a_process())
         self._consumers: list[Consumer] = []
-        self._settlers: list[Settler] = []
+        self._queues: list[tuple[Transport, str]] = []
+        self._settlers: list[tuple[Endpoint, Settler]] = []
         self._stop_reader, self._stop_writer = os.pipe()
         os.set_blocking(self._stop_writer, False)
+        self._ended = threading.Event()
+        self._signals = 0  # that ask for a stop
 
-    def run(self, *, supervisor_pipe: int | None = None, ready: Callable[[], None] = lambda: None) -> None:
+    def run(self, *, ready: Callable[[], None] = lambda: None) -> None:
         """Consume until stopped; returns when everything taken on is settled.
 
+        A process that is cut off does not return: it exits, with EXIT_CUT_OFF or EXIT_TIME_LIMIT.
+
         Args:
-            supervisor_pipe: read end of a pipe that only the supervisor can write to: its end is the supervisor's.
             ready: called once all queues are consumed.
 
         Raises:
@@ -79,27 +104,27 @@ class Process:
             signal.set_wakeup_fd(self._stop_writer, warn_on_full_buffer=False)
             for number in STOP_SIGNALS:
                 signal.signal(number, _leave_to_wakeup)
+        control = threading.Thread(target=self._control, name="lightbus-control", daemon=True)
         try:
             for bus in self._buses:
                 self._consume(bus)
             self._watch.start()
+            control.start()
+            if self._supervised is not None:
+                self._supervised.ready()
             ready()
-            watch = threading.Thread(target=self._stop_when_told, args=(supervisor_pipe,), name="lightbus-control")
-            watch.start()
             self._slots.run()
-            watch.join()
         finally:
+            self._ended.set()
+            self.stop()
+            if control.ident is not None:
+                control.join()
             if threading.current_thread() is threading.main_thread():
                 signal.set_wakeup_fd(-1)
             os.close(self._stop_reader)
             writer, self._stop_writer = self._stop_writer, -1
             os.close(writer)
-            for settler in self._settlers:
-                settler.drain(SETTLE_SECONDS)
-            for consumer in self._consumers:
-                consumer.close()
-            for bus in self._buses:
-                bus.close()
+            self._leave(SETTLE_SECONDS)
 
     def stop(self) -> None:
         """Stop from any thread or signal handler; twice, or when it has ended already, is harmless."""
@@ -110,8 +135,8 @@ class Process:
         settler = Settler(bus.transport, bus.dead_letter_queue)
         middleware = (*self._options.middleware, *bus.middleware)
         bus.transport.declare(settler.topology())
-        self._settlers.append(settler)
         for endpoint in bus.endpoints():
+            self._settlers.append((endpoint, settler))
             topology = endpoint.topology()
             bus.transport.declare(topology)
             wanted = self._options.queues
@@ -120,6 +145,7 @@ class Process:
                 on_delivery = self._put_into_slots(endpoint, settler, middleware)
                 consumer = bus.transport.consume(queues, on_delivery, prefetch=self._watch.prefetch)
                 self._consumers.append(consumer)
+                self._queues += [(bus.transport, queue.name) for queue in queues]
                 self._watch.add(consumer)
 
     def _put_into_slots(
@@ -130,19 +156,108 @@ class Process:
 
         return put
 
-    def _stop_when_told(self, supervisor_pipe: int | None) -> None:
-        watched = [self._stop_reader] + ([supervisor_pipe] if supervisor_pipe is not None else [])
-        told = b""
-        while not set(told) & _STOP_BYTES:  # other signals write there too, a handler's SIGCHLD or SIGALRM
-            readable, _, _ = select.select(watched, [], [])
-            if supervisor_pipe in readable:
-                logger.warning("the supervisor is gone; finishing what runs, then ending")
-                break
-            told = os.read(self._stop_reader, 4096)
+    def _control(self) -> None:
+        """The control thread: waits for a reason to stop, then sees to it that the process ends."""
+        deadline = math.inf
+        draining = False
+        while not self._ended.is_set():
+            news = self._heard(deadline)
+            if self._ended.is_set():
+                return
+            if news.at_once or time.monotonic() >= deadline:
+                self._cut_off(EXIT_CUT_OFF)
+            if news.stop and deadline == math.inf:
+                deadline = time.monotonic() + self._options.limits.grace_seconds
+            if (news.stop or news.used_up) and not draining:
+                draining = True
+                self._drain()
+
+    def _heard(self, deadline: float) -> _News:
+        """Wait for news, until `deadline` at most."""
+        ties = self._supervised
+        watched: list[int] = [self._stop_reader]
+        if ties is not None:
+            watched += [ties.life, ties.channel.fileno()]
+        left = deadline - time.monotonic()
+        if self._options.reports_waiting:
+            left = min(left, LOOK_SECONDS)
+            self._place.waiting = self._waiting()
+        readable, _, _ = select.select(watched, [], [], None if left == math.inf else max(0.0, left))
+        # Other signals write there too, a handler's SIGCHLD or SIGALRM.
+        told = os.read(self._stop_reader, 4096) if self._stop_reader in readable else b""
+        self._signals += sum(byte in STOP_SIGNALS for byte in told)
+        # Under a supervisor it is the supervisor that counts: a terminal sends Ctrl-C to both, which is one.
+        at_once, used_up = ties is None and self._signals > 1, USED_UP in told
+        stop = STOP in told or self._signals > 0
+        if ties is not None and ties.channel.fileno() in readable:
+            for word, value in ties.channel.received():
+                used_up = used_up or word == "drain"
+                at_once = at_once or word == "end"
+                if word == "lost":
+                    tell_lost(value, self._settlers, ties.channel)
+        if ties is not None and ties.life in readable:
+            logger.warning("the supervisor is gone; finishing what runs, then ending")
+            self._supervised, stop = None, True
+        return _News(stop, used_up, at_once)
+
+    def _waiting(self) -> int:
+        """Messages that wait for a slot: those here, or, while all slots are busy, those that the broker has."""
+        threads, coroutines = self._slots.loads()
+        waiting = threads.waiting + coroutines.waiting
+        if waiting or threads.running < self._options.threads:
+            return waiting
+        try:
+            return sum(transport.message_count(queue) or 0 for transport, queue in self._queues)
+        except TransportError:  # it is away, and nothing waits for more processes
+            return 0
+
+    def _use_up(self) -> None:
+        """The last message that this process may handle begins. On a slot's thread, which must not wait for itself."""
+        self._slots.refuse()
+        if self._supervised is not None:
+            self._supervised.channel.send("leaving", f"it handled {self._options.limits.max_tasks} messages")
+        with contextlib.suppress(OSError):
+            os.write(self._stop_writer, USED_UP)
+
+    def _drain(self) -> None:
         for consumer in self._consumers:
             consumer.cancel()
         self._watch.stop()
         self._slots.stop()
+
+    def _end_over_time(self, run: Run) -> None:
+        """A handler is over its hard limit. On the watchdog's thread, since the handler's does not come back."""
+        invocation = run.invocation
+        seconds = invocation.hard_limit_seconds or self._options.limits.time_seconds
+        logger.error(
+            "hard time limit of %g s is over, the process ends name=%s id=%s", seconds, invocation.name, invocation.id
+        )
+        self._slots.give_up(run, TimeLimitExceeded(f"it ran for longer than its hard limit of {seconds:g} s"))
+        self._cut_off(EXIT_TIME_LIMIT)
+
+    def _cut_off(self, exit_code: int) -> None:
+        """Hand back what has not begun and what runs, and exit: the threads of the handlers end with the process."""
+        self._drain()
+        if cut := self._slots.give_up_all():
+            logger.warning("%d handlers were cut off; what they handled goes back, or has failed", cut)
+        self._leave(CUT_OFF_SECONDS)
+        os._exit(exit_code)
+
+    def _leave(self, timeout_seconds: float) -> None:
+        for settler in {id(settler): settler for _, settler in self._settlers}.values():
+            settler.drain(timeout_seconds)
+        for consumer in self._consumers:
+            consumer.close(timeout_seconds=timeout_seconds)
+        for bus in self._buses:
+            bus.close()
+
+
+class _News(NamedTuple):
+    """What a process was told: to end when what runs is finished, that another takes its place, to end now."""
+
+    stop: bool
+    used_up: bool
+    at_once: bool
 
 
 def _leave_to_wakeup(number: int, frame: FrameType | None) -> None:

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import Future
 from dataclasses import replace
 
-from ..core.message import Wire
+from ..core.message import Route, Wire
 from ..core.outcome import Ack, DeadLetter, Outcome, Received, Requeue, copy_for
 from ..core.topology import Topology, dead_letter_queue
 from ..ports import Delivery, Transport
@@ -58,6 +58,12 @@ class Settler:
         sent = self._transport.publish(copy.wire, copy.route, delay_seconds=copy.delay_seconds)
         sent.add_done_callback(lambda done: self._on_sent(delivery, outcome, done))
 
+    def send(self, wire: Wire, route: Route) -> None:
+        """Publish an answer that belongs to no delivery."""
+        with self._idle:
+            self._under_way += 1
+        self._transport.publish(wire, route).add_done_callback(self._on_answered)
+
     def drain(self, timeout_seconds: float) -> None:
         """Wait until the copies under way are confirmed."""
         with self._idle:
@@ -71,6 +77,13 @@ class Settler:
             late = "it was acknowledged before it ran and is lost" if delivery.settled else "it goes back to its queue"
             logger.error("%s of a message of queue %s failed, %s: %s", outcome, delivery.queue, late, error)
             delivery.requeue()
+        with self._idle:
+            self._under_way -= 1
+            self._idle.notify_all()
+
+    def _on_answered(self, sent: Future[None]) -> None:
+        if (error := sent.exception()) is not None:
+            logger.error("an answer for a lost run was not sent: %s", error)
         with self._idle:
             self._under_way -= 1
             self._idle.notify_all()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, cast
 
-from ..core.errors import MessageError
+from ..core.errors import HandlerStopped, MessageError, WorkerLost
 from ..core.outcome import Ack, DeadLetter, Outcome
 from ..endpoint import Endpoint, Invocation, set_current
 from ..middleware import Middleware, entered
@@ -24,6 +24,7 @@ from ..ports import Delivery
 from ..report import Observer, Report
 from .coroutines import Coroutines
 from .prefetch import Load
+from .runs import Run, Runs
 from .settle import Settler
 
 logger = logging.getLogger("lightbus.worker")
@@ -68,10 +69,11 @@ class Slots:
         on_idle: called when a slot becomes free, from its thread.
     """
 
-    def __init__(self, threads: int, coroutines: int, observers: Sequence[Observer] = ()) -> None:
+    def __init__(self, threads: int, coroutines: int, runs: Runs, observers: Sequence[Observer] = ()) -> None:
         self._inbox: SimpleQueue[Work | None] = SimpleQueue()
         self._observers = tuple(observers)
         self._slots = [_Slot() for _ in range(threads)]
+        self._runs = runs
         self._taken = self._taken_bytes = 0
         self.on_idle: Callable[[], None] | None = None
         self._coroutines = Coroutines(self._perform_async, coroutines)
@@ -102,12 +104,35 @@ class Slots:
                 thread.join()
         self._coroutines.close()
 
+    def refuse(self) -> None:
+        """Begin nothing more. Any thread; `stop` has to follow."""
+        self._draining.set()
+
     def stop(self) -> None:
         """Hand back what has not begun, and let what has begun finish. Any thread, not a signal handler."""
         self._draining.set()
         self.release_waiting()
         for _ in self._slots:
             self._inbox.put(None)
+
+    def give_up(self, run: Run, error: HandlerStopped) -> None:
+        """Conclude a run whose handler does not come to its end. It is finished already (`Runs.finish`)."""
+        self._conclude(run.work, run.invocation, None, error, time.monotonic() - run.started)
+        self._runs.end(run)
+
+    def give_up_all(self) -> int:
+        """Conclude all that runs, because the process ends; how many that were.
+
+        What is acknowledged late goes back. What was acknowledged early must not run twice: it has failed.
+        """
+        runs = self._runs.take_all()
+        for run in runs:
+            if run.invocation.ack_early:
+                self.give_up(run, WorkerLost("its worker was stopped and did not wait for it any longer"))
+            else:
+                run.work.delivery.requeue()
+                self._runs.end(run)
+        return len(runs)
 
     def release_waiting(self) -> int:
         """Hand back what has not begun; returns how many messages that were. Any thread, not a signal handler."""
@@ -161,6 +186,7 @@ class Slots:
                 on_idle()
 
     def _perform(self, work: Work, invocation: Invocation) -> None:
+        run = self._runs.begin(work, invocation, is_coroutine=False)
         if invocation.ack_early:
             work.delivery.ack()
         started = time.monotonic()
@@ -174,11 +200,14 @@ class Slots:
                 result = invocation.function(*invocation.args, **invocation.kwargs)
         except BaseException as error:  # noqa: BLE001  # user code: whatever it raises is the message's outcome
             failure = error
-        self._conclude(work, invocation, result, failure, time.monotonic() - started)
+        if self._runs.finish(run):
+            self._conclude(work, invocation, result, failure, time.monotonic() - started)
+            self._runs.end(run)
         set_current(None)
 
     async def _perform_async(self, begun: tuple[Work, Invocation]) -> None:
         work, invocation = begun
+        run = self._runs.begin(work, invocation, is_coroutine=True)
         if invocation.ack_early:
             work.delivery.ack()
         started = time.monotonic()
@@ -191,14 +220,17 @@ class Slots:
         except BaseException as error:  # noqa: BLE001  # user code, as above
             failure = error
         seconds, in_thread = time.monotonic() - started, self._coroutines.in_thread
+        if not self._runs.finish(run):
+            return
         if work.endpoint.blocking:
             await in_thread(self._conclude, work, invocation, result, failure, seconds)
-            return
-        outcome = self._outcome_of(work, invocation, result, failure, seconds)
-        if isinstance(outcome, Ack):
-            work.delivery.ack()
         else:
-            await in_thread(work.settler.settle, work.delivery, outcome)  # publishing may wait for the broker
+            outcome = self._outcome_of(work, invocation, result, failure, seconds)
+            if isinstance(outcome, Ack):
+                work.delivery.ack()
+            else:
+                await in_thread(work.settler.settle, work.delivery, outcome)  # publishing may wait for the broker
+        self._runs.end(run)
 
     def _prepare(self, work: Work) -> Invocation | None:
         delivery = work.delivery
@@ -213,6 +245,9 @@ class Slots:
             return None
         if not isinstance(prepared, Invocation):
             self._conclude_unrun(work, prepared)
+            return None
+        if delivery.redelivered and (stopped := self._runs.verdict(work, prepared)) is not None:
+            self._conclude(work, prepared, None, stopped, 0.0)
             return None
         return prepared
 

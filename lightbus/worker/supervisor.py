@@ -1,7 +1,8 @@
-"""The parent of a worker's processes: forks them, restarts those that die, passes signals on.
+"""The parent of a worker's processes: forks them, replaces those that end, and sees to their limits and stops.
 
 It opens no connection and holds no message, so its death costs nothing: each child sees the end of the supervisor's
-pipe, finishes what it runs and ends.
+pipe, finishes what it runs and ends. One thread, one loop: wait for a signal, a word of a child or the next look, then
+hear, reap, look and act.
 """
 
 from __future__ import annotations
@@ -13,22 +14,32 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 
-from ..core.errors import LightbusError
-from ..core.exitcodes import EXIT_DEFECT, EXIT_FAILED, EXIT_OK, exit_code_of
+from ..core.errors import ConfigError, LightbusError
+from ..core.exitcodes import EXIT_CUT_OFF, EXIT_DEFECT, EXIT_OK, EXIT_TIME_LIMIT
+from . import reload
+from .autoscale import Autoscale, Load, Scaler
+from .board import Board
+from .children import STOP_SIGNALS, Child, run_child
+from .control import Channel, ChildMain, Supervised
+from .crashes import Death, death_of, next_mark
+from .health import Health, Sign
+from .limits import Limits
+from .lost import as_message, lost_run
 
 logger = logging.getLogger("lightbus.worker")
 
 #: A child that dies sooner than that after its start is restarted with growing pauses.
 SHORT_LIFE_SECONDS = 1.0
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LONGEST_PAUSE_SECONDS = 10.0
-
-#: Runs one child: gets the supervisor's pipe and the function that says "ready"; returns when the child is done.
-ChildMain = Callable[[int, Callable[[], None]], None]
+LOOK_SECONDS = 0.5
+KILL_SECONDS = 2.0  #: after its hard limit, a process that has not ended itself is killed
+ENDING_SECONDS = 5.0  #: what a process gets to hand back what it has, before it is killed
+SIGNALS = (*STOP_SIGNALS, signal.SIGQUIT, signal.SIGHUP)
 
 
 class ChildFailed(LightbusError):
@@ -39,24 +50,74 @@ class ChildFailed(LightbusError):
         self.exit_code = exit_code
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Oversight:
+    """What a supervisor sees to, besides keeping its children alive.
+
+    Attributes:
+        threads: of each child.
+        autoscale: None for a fixed number of processes.
+        signs: told of the worker's health.
+        reload_on_change: for development: new code as soon as a source file changes.
+        before_exec: called before the supervisor becomes its own command once more.
+    """
+
+    threads: int = 1
+    limits: Limits = field(default_factory=Limits)
+    autoscale: Autoscale | None = None
+    signs: Sequence[Sign] = ()
+    reload_on_change: bool = False
+    before_exec: Callable[[], None] = lambda: None
+
+
 @dataclass(slots=True)
-class _Child:
-    pid: int
-    slot: int
-    started: float
+class _Asked:
+    """What signals have asked for and the loop has not done yet."""
+
+    stops: int = 0
+    reload: bool = False
+    cold: bool = False
+
+
+@dataclass(slots=True)
+class _Stop:
+    """A stop under way. `kill_at` is when the next harder means comes; `hardness` 1 drain, 2 hand back, 3 kill."""
+
+    hardness: int = 0
+    kill_at: float = float("inf")
+    cut_off: bool = False
 
 
 class Supervisor:
-    """Keeps `processes` children running until SIGTERM or SIGINT; a second signal kills them."""
+    """Keeps `processes` children running until a stop.
 
-    def __init__(self, processes: int, child_main: ChildMain) -> None:
-        self._processes = processes
+    SIGTERM, SIGINT: drain; a second one: hand back and end. SIGQUIT: kill. SIGHUP: new code; where the worker stands
+    in a terminal, which sends it when it is closed, a stop.
+    """
+
+    def __init__(self, processes: int, child_main: ChildMain, oversight: Oversight | None = None) -> None:
+        """Raises ConfigError: the platform cannot do what `oversight` asks for."""
+        oversight = oversight or Oversight()
         self._child_main = child_main
-        self._children: dict[int, _Child] = {}
-        self._restarts: list[tuple[float, int]] = []  # when, slot
+        self._oversight = oversight
+        self._wanted = processes
+        self._scaler = None if oversight.autoscale is None else Scaler(oversight.autoscale)
+        most = processes if oversight.autoscale is None else oversight.autoscale.maximum
+        # Twice, because a process that drains and the one that has taken its place live side by side.
+        self._board = Board(2 * most + 1, oversight.threads)
+        self._children: dict[int, Child] = {}
+        self._starts: list[float] = []  # when another child is due
+        self._predecessors = reload.Predecessors.from_environment()
+        self._old: list[int] = list(self._predecessors.pids)
+        self._lost: dict[str, object] = {}  # runs that no child has been asked to tell of yet
         self._short_lives = 0
-        self._stop_signals = 0
-        self._starting = True
+        self._restarts = 0
+        self._asked = _Asked()
+        self._stop = _Stop()
+        self._looked = 0.0
+        self._watch: reload.SourceWatch | None = None
+        if oversight.limits.max_memory_bytes is not None and not Path("/proc/self/statm").exists():
+            raise ConfigError("a limit of memory per process needs /proc, which this system does not have")
 
     def run(self, on_ready: Callable[[list[int]], None] = lambda pids: None) -> int:
         """Run until stopped; the exit code of the worker.
@@ -68,132 +129,330 @@ class Supervisor:
             ChildFailed: the first child could not start: its error, for the user.
         """
         self._life_reader, self._life_writer = os.pipe()  # children see its end when this process dies
-        self._wake_reader, wake_writer = os.pipe()
-        os.set_blocking(wake_writer, False)
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_writer, False)
         os.set_blocking(self._wake_reader, False)
-        signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._on_stop_signal)
+        signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)  # only so that it writes to the wake-up pipe
-        self._start_first()
-        self._starting = False
-        for slot in range(1, self._processes):
-            if not self._stop_signals:
-                self._fork(slot)
-        if not self._stop_signals:
-            on_ready(list(self._children))
-        return self._watch()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # held back over an exec
+        try:
+            self._start_first()
+            if self._oversight.reload_on_change:
+                self._watch = reload.SourceWatch()
+            if not self._asked.stops and not self._asked.cold:
+                self._starts += [time.monotonic()] * (self._wanted - 1)
+                self._start_due(time.monotonic())
+                on_ready(list(self._children))
+            while self._children or self._old or (self._starts and not self._stop.hardness):
+                self._turn()
+            for run in self._lost:
+                logger.error("a lost run's endpoint could not be told, no process was left id=%s", run)
+        finally:
+            for sign in self._oversight.signs:
+                sign.gone()
+        return EXIT_CUT_OFF if self._stop.cut_off else EXIT_OK
 
-    def _watch(self) -> int:
-        signalled = 0
-        failed = False
-        while self._children or (self._restarts and not self._stop_signals):
-            if self._stop_signals > signalled:
-                signalled = self._stop_signals
-                logger.info("stopping %d processes; a second signal ends them at once", len(self._children))
-                self._signal_children(signal.SIGTERM if signalled == 1 else signal.SIGKILL)
-                failed = failed or signalled > 1
-            pause = max(0.0, min((when for when, _ in self._restarts), default=60.0) - time.monotonic())
-            select.select([self._wake_reader], [], [], 60.0 if not self._restarts else pause)
-            with contextlib.suppress(BlockingIOError):  # nothing to read: the pause is over
-                os.read(self._wake_reader, 4096)
-            self._reap()
-            if not self._stop_signals:
-                self._restart_due()
-        return EXIT_FAILED if failed else EXIT_OK
+    def health(self) -> Health:
+        """How the worker is. From any thread."""
+        children = list(self._children.values())
+        consuming = [child for child in children if child.ready and not child.leaving]
+        stopping = bool(self._stop.hardness)
+        return Health(
+            ready=bool(consuming) and not stopping,
+            stopping=stopping,
+            processes=len(children),
+            consuming=len(consuming),
+            slots=len(children) * self._oversight.threads,
+            busy=sum(child.place.busy() for child in children),
+            waiting=sum(child.place.waiting for child in consuming),
+            restarts=self._restarts,
+        )
+
+    # The loop
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        due = min([self._looked + LOOK_SECONDS, *self._starts, self._stop.kill_at])
+        self._wait(max(0.0, due - now))
+        self._hear()
+        self._reap()
+        now = time.monotonic()
+        self._carry_out_stop(now)
+        if now >= self._looked + LOOK_SECONDS:
+            self._looked = now
+            self._look(now)
+        if not self._stop.hardness:
+            self._start_due(now)
+            if self._asked.reload:
+                self._reload()
+        health = self.health()
+        for sign in self._oversight.signs:
+            sign.show(health, now)
+
+    def _wait(self, seconds: float | None) -> None:
+        """For a signal or a word of a child."""
+        watched = [self._wake_reader, *(child.channel.fileno() for child in self._children.values())]
+        select.select(watched, [], [], seconds)
+        with contextlib.suppress(BlockingIOError):  # nothing to read: the pause is over
+            os.read(self._wake_reader, 4096)
+
+    def _hear(self) -> None:
+        for child in list(self._children.values()):
+            for word, value in child.channel.received():
+                if word == "ready":
+                    child.ready = True
+                    self._replace_one_old()
+                elif word == "failed":
+                    child.failure = str(value)
+                elif word == "leaving":
+                    logger.info("process %d is replaced: %s", child.pid, value)
+                    self._let_leave(child)
+                elif word == "told":
+                    child.untold.pop(str(value), None)
+            if child.ready and self._lost:
+                child.untold |= {key: run for key, run in self._lost.items() if child.channel.send("lost", run)}
+                self._lost = {key: run for key, run in self._lost.items() if key not in child.untold}
+
+    def _reap(self) -> None:
+        for pid in list(self._old):
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                self._old.remove(pid)
+        if not self._old:
+            for writer in self._predecessors.life:
+                os.close(writer)
+            self._predecessors = reload.Predecessors()
+        for pid in list(self._children):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                self._bury(self._children.pop(pid), status)
+
+    def _bury(self, child: Child, status: int) -> None:
+        """A child has ended: account for what it ran, and have another in its place."""
+        child.channel.close()
+        self._account(child, _cause(status))
+        if self._stop.hardness:
+            ended_well = os.waitstatus_to_exitcode(status) in (EXIT_OK, EXIT_TIME_LIMIT)
+            self._stop.cut_off = self._stop.cut_off or (child.ready and not ended_well)
+            return
+        if child.leaving:
+            return
+        now = time.monotonic()
+        if os.waitstatus_to_exitcode(status) == EXIT_TIME_LIMIT:
+            pause = 0.0
+        else:
+            self._short_lives = self._short_lives + 1 if now - child.started < SHORT_LIFE_SECONDS else 0
+            pause = min(0.1 * 2.0**self._short_lives, LONGEST_PAUSE_SECONDS) if self._short_lives else 0.0
+        if child.failure:
+            logger.error("a process could not start: %s", child.failure)
+        logger.error("process %d %s; another starts in %.1f s", child.pid, _cause(status), pause)
+        self._starts.append(now + pause)
+        self._restarts += 1
+
+    def _account(self, child: Child, cause: str) -> None:
+        """Remember what a dead process ran, for those who get it next; tell of what nobody gets any more."""
+        death = death_of(child.place.running(), child.killed_for)
+        self._lost |= child.untold
+        for run in death.suspects:
+            mark = next_mark(self._board.marked(run.identity), death)
+            self._board.mark(run.identity, mark)
+            logger.error(
+                "process %d %s while it ran name=%s id=%s crashes=%d",
+                child.pid, cause, run.name, run.message_id, mark.crashes,
+            )  # fmt: skip
+        for run in death.lost:
+            if run.complete:
+                lost = lost_run(run, over_time=run.cell in death.over_time, text=_what_happened(death, run.cell, cause))
+                self._lost[run.message_id] = as_message(lost)
+        self._board.clear(child.number)
+
+    def _look(self, now: float) -> None:
+        """What is only seen by looking: hung processes, memory, load, changed files."""
+        memory_limit = self._oversight.limits.max_memory_bytes
+        for child in self._children.values():
+            over = frozenset(run.cell for run in child.place.running() if now >= run.deadline + KILL_SECONDS)
+            if over and not child.killed_for:
+                logger.error("process %d did not end at a hard time limit of what it runs; it is killed", child.pid)
+                child.killed_for = over
+                _signal(child.pid, signal.SIGKILL)
+            if memory_limit is not None and child.ready and not child.leaving and not self._stop.hardness:
+                used = _resident_bytes(child.pid)
+                if used > memory_limit:
+                    logger.warning("process %d is replaced: it has %d KiB resident", child.pid, used // 1024)
+                    child.channel.send("drain")
+                    self._let_leave(child)
+        if self._scaler is not None and not self._stop.hardness:
+            self._scale(self._scaler, now)
+        if self._watch is not None and (changed := self._watch.changed()):
+            logger.info("changed: %s", ", ".join(path.name for path in changed))
+            self._asked.reload = True
+
+    def _scale(self, scaler: Scaler, now: float) -> None:
+        staying = [child for child in self._children.values() if not child.leaving]
+        if self._starts or not all(child.ready for child in staying):
+            return  # the last step is not done yet
+        busy = {child.pid: child.place.busy() for child in staying}
+        load = Load(
+            slots=len(staying) * self._oversight.threads,
+            busy=sum(busy.values()),
+            waiting=sum(child.place.waiting for child in staying),
+        )
+        wanted = scaler.wanted(len(staying), load, now)
+        if wanted != len(staying):
+            logger.info(
+                "autoscale: %d processes, were %d; busy=%d waiting=%d", wanted, len(staying), load.busy, load.waiting
+            )
+        self._wanted = wanted
+        self._starts += [now] * (wanted - len(staying))
+        for child in sorted(staying, key=lambda child: busy[child.pid])[: max(0, len(staying) - wanted)]:
+            child.leaving = True
+            child.channel.send("drain")
+
+    # Starting
 
     def _start_first(self) -> None:
         """Start one child and wait until it consumes, so that a wrong URL is said once and not once per child."""
-        reader, writer = os.pipe()
-        child = self._fork(0, report_to=writer)
-        os.close(writer)
-        report = b""
-        while chunk := os.read(reader, 4096):
-            report += chunk
-            if report == b"ready":
-                break
-        os.close(reader)
-        if report != b"ready":
-            _, status = os.waitpid(child.pid, 0)
-            del self._children[child.pid]
-            if self._stop_signals:
+        first = self._fork(0)
+        while not first.ready and not (self._asked.stops or self._asked.cold):
+            self._wait(None)
+            self._hear()
+            ended, status = os.waitpid(first.pid, os.WNOHANG)
+            if not ended:
+                continue
+            self._hear()  # its last words
+            del self._children[first.pid]
+            if (
+                self._old
+            ):  # the new code loads, but does not start: the broker is away, or it is wrong. The old goes on.
+                self._bury(first, status)
                 return
             code = os.waitstatus_to_exitcode(status)
-            text = report.decode(errors="replace") or f"the first process ended at once ({_cause(status)})"
+            text = first.failure or f"the first process ended at once ({_cause(status)})"
             raise ChildFailed(text, code if code > 0 else EXIT_DEFECT)
 
-    def _fork(self, slot: int, report_to: int | None = None) -> _Child:
+    def _start_due(self, now: float) -> None:
+        due = [when for when in self._starts if when <= now]
+        taken = {child.number for child in self._children.values()}
+        free = [number for number in range(self._board.places) if number not in taken]
+        for when, number in zip(due, free, strict=False):  # no place: when one is free
+            self._starts.remove(when)
+            self._fork(number)
+
+    def _fork(self, number: int) -> Child:
         sys.stdout.flush()
         sys.stderr.flush()
+        ours, theirs = Channel.pair()
+        place = self._board.place(number)
+        others = [child.channel for child in self._children.values()]
         # Held back until the child has handlers of its own: one that came before would only count in its copy of this.
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
         if pid == 0:
-            self._run_child(report_to)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-        child = _Child(pid, slot, time.monotonic())
+            inherited = [self._life_writer, self._wake_reader, self._wake_writer, *self._predecessors.life]
+            run_child(self._child_main, Supervised(self._life_reader, theirs, place), inherited, [ours, *others])
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        theirs.close()
+        child = Child(pid, number, place, ours, time.monotonic())
         self._children[pid] = child
         return child
 
-    def _run_child(self, report_to: int | None) -> None:
-        """In the child: never returns into the supervisor's frames."""
-        code = EXIT_DEFECT
-        try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for number in STOP_SIGNALS:
-                signal.signal(number, signal.SIG_DFL)  # until it consumes there is nothing to finish
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-            os.close(self._life_writer)
-            self._child_main(self._life_reader, lambda: _report(report_to, b"ready"))
-            code = EXIT_OK
-        except LightbusError as error:
-            code = exit_code_of(error)
-            if report_to is None:
-                logger.error("a process could not start: %s", error)
-            _report(report_to, str(error).encode())
-        except BaseException:  # the top of this process
-            logger.exception("a process ended by a defect")
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+    def _let_leave(self, child: Child) -> None:
+        """A child ends by plan: another starts at once, while that one drains."""
+        if not child.leaving:
+            child.leaving = True
+            if not self._stop.hardness:
+                self._starts.append(time.monotonic())
+                self._restarts += 1
 
-    def _reap(self) -> None:
-        for pid in list(self._children):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended == 0:
-                continue
-            child = self._children.pop(pid)
-            if self._stop_signals:
-                continue
-            lived_seconds = time.monotonic() - child.started
-            self._short_lives = self._short_lives + 1 if lived_seconds < SHORT_LIFE_SECONDS else 0
-            pause = min(0.1 * 2.0**self._short_lives, LONGEST_PAUSE_SECONDS) if self._short_lives else 0.0
-            self._restarts.append((time.monotonic() + pause, child.slot))
-            logger.error("process %d %s; another starts in %.1f s", pid, _cause(status), pause)
+    # Stopping and reloading
 
-    def _restart_due(self) -> None:
-        now = time.monotonic()
-        due = [slot for when, slot in self._restarts if when <= now]
-        self._restarts = [(when, slot) for when, slot in self._restarts if when > now]
-        for slot in due:
-            self._fork(slot)
+    def _carry_out_stop(self, now: float) -> None:
+        stop, asked = self._stop, self._asked
+        hardness = 3 if asked.cold else min(asked.stops, 2)
+        if stop.hardness and now >= stop.kill_at:
+            hardness = 3
+        if hardness <= stop.hardness:
+            return
+        stop.hardness = hardness
+        self._starts.clear()
+        if hardness == 1:
+            logger.info(
+                "stopping %d processes; a second signal ends them at once", len(self._children) + len(self._old)
+            )
+            stop.kill_at = now + self._oversight.limits.grace_seconds + ENDING_SECONDS
+            self._signal_all(signal.SIGTERM)
+        elif hardness == 2:
+            stop.kill_at = min(stop.kill_at, now + ENDING_SECONDS)
+            stop.cut_off = True
+            for child in self._children.values():
+                if not child.ready or not child.channel.send("end"):
+                    _signal(child.pid, signal.SIGKILL)
+            for pid in self._old:
+                _signal(pid, signal.SIGKILL)
+        else:
+            stop.kill_at = float("inf")
+            stop.cut_off = True
+            self._signal_all(signal.SIGKILL)
 
-    def _signal_children(self, number: signal.Signals) -> None:
-        for pid in self._children:
-            with contextlib.suppress(ProcessLookupError):  # it has just ended; `_reap` will see it
-                os.kill(pid, number)
+    def _signal_all(self, number: signal.Signals) -> None:
+        for pid in [*self._children, *self._old]:
+            _signal(pid, number)
 
-    def _on_stop_signal(self, number: int, frame: FrameType | None) -> None:
-        self._stop_signals += 1
-        if self._starting:  # the main program waits for the first child's report and not for signals
-            self._signal_children(signal.SIGTERM)
+    def _reload(self) -> None:
+        """Become the same command with the code as it is now; or, when that does not load, say so and go on."""
+        self._asked.reload = False
+        objection = reload.objection_to_new_code()
+        if self._asked.stops or self._asked.cold:
+            return
+        if objection is not None:
+            logger.error("the new code does not load, the old goes on:\n%s", objection)
+            return
+        logger.info("reloading: new processes take over one by one")
+        for sign in self._oversight.signs:
+            sign.reloading()
+        self._oversight.before_exec()
+        reload.become_new(
+            [*self._children, *self._old], [self._life_writer, *self._predecessors.life], (*SIGNALS, signal.SIGCHLD)
+        )  # fmt: skip
+
+    def _replace_one_old(self) -> None:
+        """A child with new code consumes: one with old code may go; with the last of the new, all of the old."""
+        ready = sum(child.ready for child in self._children.values())
+        may_go = self._predecessors.pids if ready >= self._wanted else self._predecessors.pids[:ready]
+        for pid in may_go:
+            if pid in self._old:  # told before or not: a second SIGTERM changes nothing for a child
+                _signal(pid, signal.SIGTERM)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGQUIT:
+            self._asked.cold = True
+        elif number == signal.SIGHUP and not _is_terminal(sys.stdin):
+            self._asked.reload = True
+        else:
+            self._asked.stops += 1
 
 
-def _report(report_to: int | None, text: bytes) -> None:
-    if report_to is not None:
-        os.write(report_to, text)
+def _what_happened(death: Death, cell: int, cause: str) -> str:
+    if cell in death.over_time:
+        return "it ran for longer than its hard limit, and its process was killed"
+    return f"its process {cause}"
+
+
+def _is_terminal(stream: object) -> bool:
+    return bool(getattr(stream, "isatty", lambda: False)())
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has just ended and will be reaped
+        os.kill(pid, number)
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):  # it has just ended
+        return 0
 
 
 def _cause(status: int) -> str:

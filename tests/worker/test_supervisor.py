@@ -19,7 +19,7 @@ from lightbus.worker.supervisor import ChildFailed
 logging.basicConfig(format="%(message)s", level="INFO")
 mode = sys.argv[1]
 
-def child(pipe, ready):
+def child(supervised):
     if mode == "refused":
         raise AccessRefused("the broker refused the password")
     if mode == "slow":
@@ -32,9 +32,9 @@ def child(pipe, ready):
     open("started", "w").close()
     reader, writer = os.pipe()
     signal.signal(signal.SIGTERM, lambda *_: mode == "stubborn" or os.write(writer, b"s"))
-    ready()
+    supervised.ready()
     print("child ready", flush=True)
-    watched = [reader] if mode == "stubborn" else [reader, pipe]
+    watched = [reader] if mode == "stubborn" else [reader, supervised.life]
     select.select(watched, [], [])
     print("child done", flush=True)
 
