@@ -20,6 +20,7 @@ TEST = [
     *CELERY,
     *METRICS,
     *OTEL,
+    "opentelemetry-instrumentation-celery>=0.41b0",
     "opentelemetry-sdk>=1.20",
     "django>=4.2",
     "sqlalchemy>=2.0",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -13,7 +14,7 @@ from .config import resolve_url
 from .core.api import Api, Event, Rpc
 from .core.codec import encode_event
 from .core.errors import DeclarationError
-from .core.message import EventMessage
+from .core.message import EventMessage, Route, Wire
 from .core.retry import RetryPolicy
 from .core.schema import encode_event as encode_payload
 from .core.topology import DEAD_LETTER_QUEUE, EVENTS_EXCHANGE, Exchange, Topology, check_name, event_route
@@ -23,6 +24,7 @@ from .identity import new_origin
 from .listeners import EventEndpoint, Listener, spec_of
 from .middleware import Middleware, checked
 from .ports import Transport
+from .publishing import Publication, PublishHook, PublishHooks
 from .serving import CallEndpoint
 
 P = ParamSpec("P")
@@ -68,6 +70,7 @@ class Bus:
         self._endpoints: list[Endpoint] = []
         self._can_fire = False
         self._middleware = checked(middleware)
+        self._publish_hooks = PublishHooks()
 
     @property
     def url(self) -> str:
@@ -105,13 +108,19 @@ class Bus:
             BadArguments: a field is not of its declared type; nothing was sent.
             TransportError: the broker did not take it.
         """
-        wire, route = self._event(event)
-        self.transport.publish(wire, route).result()
+        wire, route, end = self._event(event)
+        sent = self.transport.publish(wire, route)
+        if end is not None:
+            sent.add_done_callback(end)
+        sent.result()
 
     async def fire_async(self, event: Event) -> None:
         """`fire` from a coroutine."""
-        wire, route = self._event(event)
-        await awaitable(self.transport.publish(wire, route))
+        wire, route, end = self._event(event)
+        sent = self.transport.publish(wire, route)
+        if end is not None:
+            sent.add_done_callback(end)
+        await awaitable(sent)
 
     def on(self, *events: type[Event], name: str = "", retry: RetryPolicy | None = None) -> Callable[[F], F]:
         """Decorate the function that listens to `events`; it gets the event, once per event of this app.
@@ -166,6 +175,10 @@ class Bus:
         """All that is wrapped around this app's handlers, the outermost first."""
         return self._middleware
 
+    def on_publish(self, *hooks: PublishHook) -> None:
+        """Have `hooks` told of each event and call that this bus sends; see `lightbus.publishing`."""
+        self._publish_hooks.add(*hooks)
+
     # -- for workers and tools ---------------------------------------------------------------------------------------
 
     def add_endpoint(self, endpoint: Endpoint) -> None:
@@ -197,17 +210,24 @@ class Bus:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _event(self, event: Event) -> tuple[Any, Any]:
+    def _event(self, event: Event) -> tuple[Wire, Route, Callable[[Future[Any]], None] | None]:
         spec = spec_of(event)
         if not self._can_fire:
             self.transport.declare(Topology((Exchange(EVENTS_EXCHANGE, "topic"),)))
             self._can_fire = True
-        message = EventMessage(
-            origin=new_origin(self.name), name=spec.name, version=spec.version, payload=encode_payload(event)
-        )
-        return encode_event(message), event_route(spec.name, spec.major)
+        payload = encode_payload(event)
+        origin, route, end = new_origin(self.name), event_route(spec.name, spec.major), None
+        if self._publish_hooks:
+            publication = Publication(
+                kind="event", name=spec.name, id=origin.id, exchange=route.exchange, routing_key=route.routing_key,
+                trace=dict(origin.trace),
+            )  # fmt: skip
+            end = self._publish_hooks.begin(publication)
+            origin = replace(origin, trace=publication.trace)
+        message = EventMessage(origin=origin, name=spec.name, version=spec.version, payload=payload)
+        return encode_event(message), route, end
 
     def _rpc_client(self) -> RpcClient:
         if self._rpc is None:
-            self._rpc = RpcClient(self.name, self.transport)
+            self._rpc = RpcClient(self.name, self.transport, self._publish_hooks)
         return self._rpc

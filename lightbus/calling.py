@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Awaitable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .aio import awaitable
@@ -33,6 +33,7 @@ from .core.topology import Topology, reply_queue, rpc_queue
 from .endpoint import current_delivery
 from .identity import new_origin
 from .ports import Consumer, Delivery, Transport
+from .publishing import Publication, PublishHooks
 
 logger = logging.getLogger("lightbus.rpc")
 
@@ -49,8 +50,9 @@ class _Waiting:
 class RpcClient:
     """Sends calls and finishes their futures. Thread-safe; subscribes to its reply queue at the first call."""
 
-    def __init__(self, app: str, transport: Transport) -> None:
+    def __init__(self, app: str, transport: Transport, publish_hooks: PublishHooks) -> None:
         self._app = app
+        self._publish_hooks = publish_hooks
         self._transport = transport
         self._schemas: dict[Rpc[Any, Any], CallSchema] = {}
         self._reset()
@@ -92,14 +94,21 @@ class RpcClient:
             )
             return waiting.future
         api = _api_of(rpc)
+        origin, route = new_origin(self._app), rpc_queue(api.api_name, api.major()).route
+        if self._publish_hooks:
+            publication = Publication(
+                kind="call", name=rpc.full_name, id=origin.id, exchange=route.exchange, routing_key=route.routing_key,
+                trace=dict(origin.trace),
+            )  # fmt: skip
+            waiting.future.add_done_callback(self._publish_hooks.begin(publication))
+            origin = replace(origin, trace=publication.trace)
         call = CallMessage(
-            origin=new_origin(self._app), name=rpc.full_name, version=api.api_version, payload=payload,
+            origin=origin, name=rpc.full_name, version=api.api_version, payload=payload,
             reply_to=self._queue.name, deadline=now + timeout_seconds,
         )  # fmt: skip
         with self._wake:
             self._pending.add(call.origin.id, waiting, time.monotonic() + timeout_seconds)
             self._wake.notify()
-        route = rpc_queue(api.api_name, api.major()).route
         sent = self._transport.publish(encode_call(call, now=now), route, mandatory=True)
         sent.add_done_callback(lambda done: self._on_sent(call.origin.id, done))
         return waiting.future

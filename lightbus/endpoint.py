@@ -26,6 +26,8 @@ class Invocation:
     Attributes:
         function: the user's function; a coroutine function is run on the worker's event loop.
         name: what the message names, for logs and `current_delivery()`.
+        kind: `event`, `call` or `task`.
+        queue: where the message was taken from.
         id: the message's id.
         causation_id: id of the message whose handler sent this one, where it says so.
         sent_at: Unix time in seconds of its sending, where it says so.
@@ -41,6 +43,8 @@ class Invocation:
     kwargs: Mapping[str, object] = field(default_factory=dict)
     name: str
     id: str
+    kind: str = ""
+    queue: str = ""
     correlation_id: str = ""
     causation_id: str = ""
     sent_at: float | None = None

@@ -88,6 +88,8 @@ class EventEndpoint:
             args=(decode(message.payload),),
             name=message.name,
             id=origin.id,
+            kind=self.kind,
+            queue=delivery.queue,
             correlation_id=origin.correlation_id,
             causation_id=origin.causation_id,
             sent_at=origin.sent_at,

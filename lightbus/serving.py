@@ -104,6 +104,8 @@ class CallEndpoint:
             kwargs=arguments,
             name=call.name,
             id=call.origin.id,
+            kind=self.kind,
+            queue=delivery.queue,
             correlation_id=call.origin.correlation_id,
             causation_id=call.origin.causation_id,
             sent_at=call.origin.sent_at,

@@ -14,10 +14,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .. import Bus
+from .. import Bus, current_delivery
 from ..core.errors import TopologyMismatch
 from ..core.message import Route, Wire
 from ..core.topology import TASK_QUEUE_PREFIX, Queue, Topology, task_queue_name
+from ..publishing import Publication, PublishHook, PublishHooks
 from . import asyncresult
 from .protocol import TaskMessage, encode_task
 from .request import Request, current_request
@@ -41,6 +42,7 @@ class Outgoing:
     delay_seconds: float
     message: TaskMessage
     parent: Request | None
+    on_published: Callable[[Future[None]], None] | None = None
 
 
 class TaskApp:
@@ -72,6 +74,7 @@ class TaskApp:
         self._results: ResultStore | None = None
         self._declared: set[str] = set()
         self._middleware: tuple[Middleware, ...] = ()
+        self._publish_hooks = PublishHooks()
         self._lock = threading.RLock()
 
     @property
@@ -125,6 +128,10 @@ class TaskApp:
             self._middleware += middleware
             if self._bus is not None:
                 self._bus.use(*middleware)
+
+    def on_publish(self, *hooks: PublishHook) -> None:
+        """Have `hooks` told of each task that is sent; see `lightbus.publishing`."""
+        self._publish_hooks.add(*hooks)
 
     @property
     def transport(self) -> Transport:
@@ -188,7 +195,21 @@ class TaskApp:
             reply_to = self.results.expect(message.id)
             sending = replace(sending, message=replace(message, reply_to=message.reply_to or reply_to))
         message, route, delay_seconds = self._located(sending, options)
-        return Outgoing(encode_task(message), route, delay_seconds, message, parent if add_to_parent else None)
+        handled, end = current_delivery(), None
+        trace = {} if handled is None else dict(handled.trace)
+        if self._publish_hooks:
+            publication = Publication(
+                kind="task",
+                name=name,
+                id=message.id,
+                exchange=route.exchange,
+                routing_key=route.routing_key,
+                trace=trace,
+            )
+            end = self._publish_hooks.begin(publication)
+        if trace:
+            message = replace(message, headers={**trace, **message.headers})
+        return Outgoing(encode_task(message), route, delay_seconds, message, parent if add_to_parent else None, end)
 
     def sent(self, outgoing: Outgoing, published: Future[None]) -> asyncresult.AsyncResult:
         """Wait until the broker has taken charge, and give the task's result.
@@ -196,6 +217,8 @@ class TaskApp:
         Raises:
             TransportError: it did not.
         """
+        if outgoing.on_published is not None:
+            published.add_done_callback(outgoing.on_published)
         wait_for(published, self.settings.publish_timeout_seconds)
         message = outgoing.message
         result = asyncresult.AsyncResult(message.id, app=self, ignored=bool(message.ignore_result))

@@ -244,6 +244,8 @@ class TaskEndpoint:
             kwargs=run.request.kwargs,
             name=message.task,
             id=message.id,
+            kind=self.kind,
+            queue=run.delivery.queue,
             correlation_id=message.root_id or message.id,
             causation_id=message.parent_id or "",
             trace={key: str(headers[key]) for key in _TRACE_HEADERS if key in headers},

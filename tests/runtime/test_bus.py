@@ -244,7 +244,7 @@ def test_bad_input_is_parked_with_its_reason_and_the_next_event_is_handled(
 
 
 def _headers_of_an_event(shop: Shop) -> dict[str, object]:
-    wire, _ = shop.shop._event(Tickets.created(id=1))
+    wire, *_ = shop.shop._event(Tickets.created(id=1))
     return dict(wire.headers)
 
 

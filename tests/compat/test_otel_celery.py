@@ -1,0 +1,106 @@
+"""Trace context over the seam: OpenTelemetry's own Celery instrumentation on one side, Lightbus's on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from queue import Queue
+
+import pytest
+from celery import Celery
+from celery.contrib.testing.worker import start_worker
+from opentelemetry.instrumentation.celery import CeleryInstrumentor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from lightbus import current_delivery
+from lightbus.compat import Settings, TaskApp
+from lightbus.compat.endpoint import TaskEndpoint
+from lightbus.contrib.otel import instrument
+from lightbus.drivers import open_result_backend, open_transport
+from tests.processes import wait_for
+from tests.runtime.workers import working
+
+
+@pytest.fixture
+def exporter() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def provider(exporter: InMemorySpanExporter) -> Iterator[TracerProvider]:
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    instrumentor = CeleryInstrumentor()
+    instrumentor.instrument(tracer_provider=provider)
+    yield provider
+    instrumentor.uninstrument()
+
+
+def test_a_trace_goes_from_celery_through_lightbus_and_back_to_celery(
+    redis_url: str, provider: TracerProvider, exporter: InMemorySpanExporter
+) -> None:
+    celery_app = Celery("traced", broker=redis_url, backend=redis_url, set_as_current=False)
+
+    @celery_app.task(name="celery.side.end", shared=False)
+    def end() -> str:
+        return "end"
+
+    transport = open_transport(redis_url)
+    backend = open_result_backend(redis_url)
+    app = TaskApp(Settings(celery_serves_others=True), transport=transport, result_backend=backend)
+    instrument(app, tracer_provider=provider)
+
+    @app.task(name="lightbus.side.middle")
+    def middle() -> str:
+        app.send_task("celery.side.end", ignore_result=True)
+        return "middle"
+
+    app.bus.add_endpoint(TaskEndpoint(app))
+    names = [
+        "apply_async/lightbus.side.middle", "process lightbus.side.middle", "send celery.side.end",
+        "run/celery.side.end",
+    ]  # fmt: skip
+
+    def by_name() -> dict[str, ReadableSpan]:
+        return {span.name: span for span in exporter.get_finished_spans()}
+
+    with start_worker(celery_app, pool="solo", perform_ping_check=False), working(app.bus):
+        celery_app.send_task("lightbus.side.middle", queue="lightbus.celery", ignore_result=True)
+        wait_for(lambda: set(names) <= set(by_name()), 20, f"spans {names}")
+    celery_app.close()
+    app.close()
+    transport.close()
+
+    sent, handled, passed_on, ran = (by_name()[name] for name in names)
+    (link,) = handled.links
+    assert link.context.span_id == sent.get_span_context().span_id
+    assert passed_on.parent is not None
+    assert passed_on.parent.span_id == handled.get_span_context().span_id
+    assert ran.parent is not None
+    assert ran.parent.span_id == passed_on.get_span_context().span_id
+    assert ran.get_span_context().trace_id == handled.get_span_context().trace_id
+
+
+def test_a_task_sent_by_a_task_keeps_the_trace_without_opentelemetry(redis_url: str) -> None:
+    transport = open_transport(redis_url)
+    app = TaskApp(Settings(), transport=transport, result_backend=open_result_backend(redis_url))
+    theirs = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
+
+    @app.task(name="outer", ignore_result=True)
+    def outer() -> None:
+        app.send_task("inner", ignore_result=True)
+
+    seen = Queue[str]()
+
+    @app.task(name="inner", ignore_result=True)
+    def inner() -> None:
+        delivery = current_delivery()
+        seen.put("" if delivery is None else delivery.trace.get("traceparent", ""))
+
+    app.bus.add_endpoint(TaskEndpoint(app))
+    with working(app.bus):
+        outer.apply_async(headers={"traceparent": theirs})
+        assert seen.get(timeout=10) == theirs
+    app.close()
+    transport.close()
