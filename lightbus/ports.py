@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .core.message import Route, Wire
 from .core.topology import Queue, Topology
@@ -187,3 +187,38 @@ class ResultBackend(Protocol):
 
     def close(self) -> None:
         """Disconnect."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChordParts:
+    """All ends of a chord's header, for the one that counted the last.
+
+    Attributes:
+        parts: as they were counted, in the order of their places.
+        structure: what `begin_chord` was told.
+        claim: to be given back to `end_chord`.
+    """
+
+    parts: Sequence[bytes]
+    structure: bytes | None
+    claim: str
+
+
+@runtime_checkable
+class ChordCounter(Protocol):
+    """What a `ResultBackend` does besides when it can count how many tasks of a chord's header have ended."""
+
+    def begin_chord(self, group_id: str, size: int, structure: bytes | None, *, expires_seconds: float | None) -> None:
+        """`size` ends are to be counted; `structure` is kept until then."""
+
+    def count_part(
+        self, group_id: str, task_id: str, place: int | None, part: bytes, *, expires_seconds: float | None
+    ) -> ChordParts | None:
+        """Count the end of one task at its place in the header, once however often it is counted.
+
+        Returns:
+            All of them when this was the last, to the one caller that shall go on with it; None otherwise.
+        """
+
+    def end_chord(self, group_id: str, claim: str) -> None:
+        """It was gone on with: forget the chord."""

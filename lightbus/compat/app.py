@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from .. import Bus, current_delivery
@@ -19,13 +20,16 @@ from ..core.errors import TopologyMismatch
 from ..core.message import Route, Wire
 from ..core.topology import TASK_QUEUE_PREFIX, Queue, Topology, task_queue_name
 from ..publishing import Publication, PublishHook, PublishHooks
-from . import asyncresult
+from . import asyncresult, canvas
+from .batch import Batch
+from .canvas import builtin
+from .canvas import launch as launching
+from .chords import Chords
 from .protocol import TaskMessage, encode_task
 from .request import Request, current_request
 from .resultstore import ResultStore, open_result_store, wait_for
 from .sending import Sending, prepare
 from .settings import Settings
-from .signatures import Signature
 
 if TYPE_CHECKING:
     from .. import Middleware
@@ -151,13 +155,21 @@ class TaskApp:
 
         return decorate(lambda: self, args, options)
 
+    def find(self, name: str) -> Task | None:
+        """The task of that name, registered here or one of the `celery.*` parts of a canvas."""
+        task = self.tasks.get(name)
+        if task is None and name.startswith("celery."):
+            from .decorators import build_task  # as above
+
+            function = builtin.functions(self).get(name)
+            return None if function is None else build_task(lambda: self, function, name, {})
+        return task
+
     def AsyncResult(self, task_id: str) -> asyncresult.AsyncResult:
         """The result of the task with that id; also of one that another process sent."""
         return asyncresult.AsyncResult(task_id, app=self)
 
-    def send_task(
-        self, name: str, args: Any = None, kwargs: Any = None, *, add_to_parent: bool = True, **options: Any
-    ) -> asyncresult.AsyncResult:
+    def send_task(self, name: str, args: Any = None, kwargs: Any = None, **options: Any) -> asyncresult.AsyncResult:
         """Send a task by its name, registered here or not. The options are those of `Task.apply_async`.
 
         Returns:
@@ -168,17 +180,16 @@ class TaskApp:
             ValueError: an argument has no JSON form, or an option cannot be honoured.
             TransportError: the broker did not take it.
         """
-        outgoing = self.outgoing(name, args, kwargs, options, add_to_parent=add_to_parent)
+        outgoing = self.outgoing(name, args, kwargs, options)
         sent = self.transport.publish(outgoing.wire, outgoing.route, delay_seconds=outgoing.delay_seconds)
         return self.sent(outgoing, sent)
 
-    def outgoing(
-        self, name: str, args: Any, kwargs: Any, options: dict[str, Any], *, add_to_parent: bool = True
-    ) -> Outgoing:
+    def outgoing(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> Outgoing:
         """All of `send_task` but the publish itself, which the caller does: so the way to the broker stays short.
 
         Raises as `send_task` does.
         """
+        add_to_parent = options.pop("add_to_parent", True)
         parent = current_request()
         if parent is not None:
             options["root_id"] = options.get("root_id") or parent.root_id or parent.id
@@ -220,19 +231,51 @@ class TaskApp:
         if outgoing.on_published is not None:
             published.add_done_callback(outgoing.on_published)
         wait_for(published, self.settings.publish_timeout_seconds)
+        return self.result_of(outgoing)
+
+    def result_of(self, outgoing: Outgoing) -> asyncresult.AsyncResult:
+        """The result of a message that is on its way; a child of the task that sent it."""
         message = outgoing.message
         result = asyncresult.AsyncResult(message.id, app=self, ignored=bool(message.ignore_result))
         if outgoing.parent is not None:
             outgoing.parent.children.append(result)
         return result
 
-    def send_signature(self, signature: Signature) -> asyncresult.AsyncResult | asyncresult.EagerResult:
-        """Send what a signature describes; a task that is registered here goes through its own `apply_async`."""
-        task = self.tasks.get(signature.task)
-        options = dict(signature.options)
-        if task is not None:
-            return task.apply_async(signature.args, signature.kwargs, **options)
-        return self.send_task(signature.task, signature.args, signature.kwargs, **options)
+    # -- canvas ------------------------------------------------------------------------------------------------------
+
+    def signature(self, task: Any, *args: Any, **options: Any) -> canvas.Signature:
+        """A task's signature, by the task, its name or a signature's JSON form."""
+        return canvas.signature(task, *args, app=self, **options)
+
+    def launch(self, sig: canvas.Signature, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
+        """Send a signature; see `Signature.apply_async`."""
+        if self.settings.always_eager:
+            return launching.run_here(self, sig, args, kwargs, options)
+        with Batch(self) as batch:
+            return launching.launch(self, batch, sig, args, kwargs, options)
+
+    def run_here(self, sig: canvas.Signature, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
+        """Run a signature in the caller; see `Signature.apply`."""
+        return launching.run_here(self, sig, args, kwargs, options)
+
+    def freeze(self, sig: canvas.Signature, task_id: str | None, flow: Mapping[str, Any]) -> Any:
+        """Give a signature its ids; see `Signature.freeze`."""
+        return launching.freeze(self, sig, task_id, launching.Flow(**flow))
+
+    @property
+    def chords(self) -> Chords:
+        """The counting of chords, where results are kept."""
+        return Chords(self)
+
+    def now_text(self) -> str:
+        """The moment in the app's time zone, as results have it."""
+        return datetime.fromtimestamp(time.time(), self.settings.zone).isoformat()
+
+    def add_child(self, result: Any) -> None:
+        """Note `result` as a child of the task that runs here, if one does."""
+        parent = current_request()
+        if parent is not None:
+            parent.children.append(result)
 
     def publish(self, sending: Sending, options: Mapping[str, Any] | None = None) -> None:
         """Publish and wait until the broker has taken charge.
@@ -277,8 +320,9 @@ class TaskApp:
     def _located(self, sending: Sending, options: Mapping[str, Any]) -> tuple[TaskMessage, Route, float]:
         """Where a message goes, and after how many seconds; what it goes through is made to stand."""
         message = sending.message
-        queue = sending.queue or self._queue_of(sending.route) or self.settings.route(message.task, options)
-        if self.serves(message.task):
+        name = options.get("route_name") or message.task
+        queue = sending.queue or self._queue_of(sending.route) or self.settings.route(name, options)
+        if self.serves(name):
             # The header `expires` decides, in the worker, which stores REVOKED. A broker that dropped the message would
             # leave the caller waiting, and while a delayed message waits in the broker its expiry would run off.
             if sending.delay_seconds > 0 or not message.ignore_result:

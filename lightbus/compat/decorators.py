@@ -64,6 +64,21 @@ def make_task(get_app: Callable[[], TaskApp], function: Callable[..., Any], opti
         )
     if unenforced := [key for key in NOT_ENFORCED if rest.get(key)]:
         logger.warning("task %s: Lightbus workers do not enforce %s yet", name, " and ".join(unenforced))
+    made = build_task(get_app, function, name, rest, bind=bind, base=base)
+    app.tasks[name] = made
+    return made
+
+
+def build_task(
+    get_app: Callable[[], TaskApp],
+    function: Callable[..., Any],
+    name: str,
+    attributes: Mapping[str, Any],
+    *,
+    bind: bool = False,
+    base: type[Task] = Task,
+) -> Task:
+    """The task of a function, not registered anywhere."""
     signature = inspect.signature(function)
     if bind:
         signature = signature.replace(parameters=list(signature.parameters.values())[1:])
@@ -78,12 +93,11 @@ def make_task(get_app: Callable[[], TaskApp], function: Callable[..., Any], opti
             "__wrapped__": staticmethod(function),
             "_get_app": staticmethod(get_app),
             "_signature": signature,
-            **rest,
+            **attributes,
         },
     )
     task: Task = made()
     task.__qualname__ = function.__qualname__  # type: ignore[attr-defined]  # tools print it
-    app.tasks[name] = task
     return task
 
 

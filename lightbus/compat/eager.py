@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from . import states
 from .asyncresult import EagerResult
+from .canvas import signature
 from .exceptions import Ignore, Reject, Retry
 from .request import Request, current_request, running
 from .results import format_traceback
-from .signatures import Signature, as_signature_dicts
+from .signatures import as_signature_dicts
 
 if TYPE_CHECKING:
     from .task import Task
@@ -77,5 +78,4 @@ def run(task: Task, request: Request, *, throw: bool) -> EagerResult:
 
 def _send(task: Task, signatures: Any, args: tuple[Any, ...], request: Request) -> None:
     for one in signatures or ():
-        signature = Signature.from_dict(one).merged(args, {"parent_id": request.id, "root_id": request.root_id})
-        task.app.send_signature(signature)
+        signature(one, app=task.app).apply_async(args, parent_id=request.id, root_id=request.root_id)

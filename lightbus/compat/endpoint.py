@@ -21,6 +21,7 @@ from ..core.outcome import Ack, DeadLetter, Forward, Outcome, Requeue
 from ..core.topology import TASK_QUEUE_PREFIX, Queue, Topology, task_queue_name
 from ..endpoint import Invocation, LostRun
 from ..ports import Delivery
+from .canvas import signature
 from .exceptions import (
     EncodeError,
     Ignore,
@@ -36,7 +37,7 @@ from .protocol import TaskMessage, decode_task, moment
 from .recording import Recorder, Run
 from .request import request_from, running
 from .results import safe_repr
-from .signatures import Signature, unsupported
+from .signatures import unsupported
 from .task import Task
 
 if TYPE_CHECKING:
@@ -83,14 +84,14 @@ class TaskEndpoint:
 
     def prepare(self, delivery: Delivery) -> Invocation | Outcome:
         name = delivery.wire.headers.get("task")
-        if isinstance(name, str) and name not in self._app.tasks:
+        if isinstance(name, str) and self._app.find(name) is None:
             return self._unknown(name, delivery)  # before decoding: its body may be of a kind that only Celery reads
         try:
             message = decode_task(delivery.wire)
         except DecodeError as error:
             self._tell_undecodable(delivery, error)
             raise
-        task = self._app.tasks.get(message.task)
+        task = self._app.find(message.task)
         if task is None:
             return self._unknown(message.task, delivery)
         run = self._run(task, message, delivery)
@@ -104,8 +105,7 @@ class TaskEndpoint:
             with running(run.task, run.request):  # what is sent here has the task as its parent
                 self._send_all(run, message.callbacks, (result,))
                 if chain:
-                    step = Signature.from_dict(chain[-1]).merged((result,), self._flow(run, chain=chain[:-1]))
-                    self._app.send_signature(step)
+                    signature(chain[-1], app=self._app).apply_async((result,), **self._flow(run, chain=chain[:-1]))
         except Exception as error:  # noqa: BLE001 - with task_always_eager the callback's own code runs here
             return self._unsent(run, error)
         try:
@@ -220,7 +220,9 @@ class TaskEndpoint:
 
     def _not_here(self, run: Run) -> Outcome | None:
         """The outcome of a message that must not run: this side cannot do what it asks, or its arguments are wrong."""
-        reason = unsupported(run.message)
+        message = run.message
+        followed = message.callbacks or message.errbacks or message.chain or message.chord
+        reason = unsupported(message, counts_chords=self._app.chords.possible) if followed else None
         if reason is not None:
             text = f"task {run.message.task!r} was not run: {reason}"
             return self._park(run, "unsupported", text, Reject(text))
@@ -311,7 +313,7 @@ class TaskEndpoint:
         group = {"group_id": f"{run.message.id}-links"} if len(signatures or ()) > 1 else {}
         for index, one in enumerate(signatures or ()):
             options = self._flow(run, **group, **({"group_index": index} if group else {}))
-            self._app.send_signature(Signature.from_dict(one).merged(args, options))
+            signature(one, app=self._app).apply_async(args, **options)
 
     def _flow(self, run: Run, **options: Any) -> dict[str, Any]:
         return {"parent_id": run.message.id, "root_id": run.message.root_id or run.message.id, **options}

@@ -10,6 +10,7 @@
     |  |- TaskRevokedError         it was revoked or had expired, and did not run
     |  |- NotRegistered            the worker does not know its name
     |  |- EncodeError              its result cannot be written down
+    |  |- ChordError               a task of its chord's header has failed, so the body did not run
     |  |- WorkerLostError          its process ended under it
     |  |- TimeLimitExceeded        its process was ended because it ran for too long
     |  `- TimeoutError             `get()` waited long enough
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING
 from ..core.errors import LightbusError
 
 if TYPE_CHECKING:
-    from .signatures import Signature
+    from .canvas import Signature
 
 
 class TaskPredicate(LightbusError):
@@ -111,6 +112,10 @@ class EncodeError(TaskError):
     """A result or an argument cannot be written as JSON, or is too large."""
 
 
+class ChordError(TaskError):
+    """A task of a chord's header has failed, so that its body did not run."""
+
+
 class WorkerLostError(TaskError):
     """The process that ran the task ended under it."""
 
@@ -148,6 +153,7 @@ CELERY_MODULES: Mapping[type[BaseException], str] = MappingProxyType(
         TaskRevokedError: "celery.exceptions",
         NotRegistered: "celery.exceptions",
         TimeoutError: "celery.exceptions",
+        ChordError: "celery.exceptions",
         EncodeError: "kombu.exceptions",
         WorkerLostError: "billiard.exceptions",
         TimeLimitExceeded: "billiard.exceptions",

@@ -7,14 +7,14 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import TransportError
 from . import states
+from .canvas import signature
 from .exceptions import EncodeError
+from .request import running
 from .results import ResultDocument, exception_triple, format_traceback, safe_repr
-from .signatures import steps_of
 
 if TYPE_CHECKING:
     from ..ports import Delivery
@@ -56,43 +56,38 @@ class Recorder:
         if run.task.ignores_result(run.request) or not (tracked or shared):
             return
         try:
-            self._store(run, states.STARTED, {"pid": os.getpid(), "hostname": run.request.hostname}, None)
+            meta = {"pid": os.getpid(), "hostname": run.request.hostname}
+            self._store(run, self._document(run, states.STARTED, meta, None))
         except TransportError as error:
             logger.warning("task %s[%s] runs, but STARTED was not stored: %s", run.message.task, run.message.id, error)
 
     def succeeded(self, run: Run, result: Any) -> None:
-        """Store SUCCESS.
+        """Store SUCCESS, and count the task for its chord.
 
         Raises:
             EncodeError: the result cannot be written down.
             TransportError: it could not be handed over.
         """
+        document = self._document(run, states.SUCCESS, result, None)
         if not run.task.ignores_result(run.request):
-            self._store_surely(run, states.SUCCESS, result, None)
+            self._store_surely(run, document)
+        self._count(run, document)
 
     def failed(self, run: Run, error: BaseException) -> None:
-        """Store FAILURE, also for the steps of the task's chain that now will not run.
+        """Store FAILURE, also for the steps of the task's chain that now will not run, and count it for its chord.
 
         Raises:
             TransportError: it could not be handed over.
         """
-        if not self._stores_errors(run):
-            return
-        triple, text = exception_triple(error), format_traceback(error)
-        self._store_surely(run, states.FAILURE, triple, text)
-        for options in steps_of(run.message.chain or ()):
-            document = ResultDocument(
-                task_id=options["task_id"],
-                status=states.FAILURE,
-                result=triple,
-                traceback=text,
-                date_done=self._now(),
-                group_id=options.get("group_id"),
-                parent_id=options.get("parent_id"),
-            )
-            self._app.results.store(
-                document, reply_to=options.get("reply_to") or run.message.reply_to, correlation_id=document.task_id
-            )
+        document = self._document(run, states.FAILURE, exception_triple(error), format_traceback(error))
+        if self._stores_errors(run):
+            self._store_surely(run, document)
+        self._count(run, document)
+        for step in reversed(run.message.chain or ()):
+            try:
+                self._app.chords.fail(signature(step, app=self._app), error, errbacks=False)
+            except (TypeError, ValueError, KeyError, AttributeError) as wrong:  # nobody can wait for what this is not
+                logger.warning("task %s[%s]: a step is no signature: %r", run.message.task, run.message.id, wrong)
 
     def retried(self, run: Run, cause: BaseException | None, error: BaseException) -> None:
         """Store RETRY with what made it necessary. Advisory, as the next try is under way already."""
@@ -100,50 +95,60 @@ class Recorder:
             return
         result = None if cause is None else exception_triple(cause)
         try:
-            self._store(run, states.RETRY, result, format_traceback(error))
+            self._store(run, self._document(run, states.RETRY, result, format_traceback(error)))
         except TransportError as lost:
             logger.warning("task %s[%s]: RETRY was not stored: %s", run.message.task, run.message.id, lost)
 
     def revoked(self, run: Run, error: BaseException) -> None:
-        """Store REVOKED.
+        """Store REVOKED, and count it for its chord.
 
         Raises:
             TransportError: it could not be handed over.
         """
+        document = self._document(run, states.REVOKED, exception_triple(error), None)
         if self._stores_errors(run):
-            self._store_surely(run, states.REVOKED, exception_triple(error), None)
+            self._store_surely(run, document)
+        self._count(run, document)
 
     def _stores_errors(self, run: Run) -> bool:
         return not run.task.ignores_result(run.request) or bool(run.task.setting("store_errors_even_if_ignored"))
 
-    def _store_surely(self, run: Run, status: str, result: Any, traceback: str | None) -> None:
+    def _count(self, run: Run, document: ResultDocument) -> None:
+        """Tell the chord that the task is a part of. In the steps before the last one of a chain there is none."""
+        if run.message.chord is not None:
+            with running(run.task, run.request):
+                self._app.chords.ended(run.message.chord, document, run.message.group_index)
+
+    def _store_surely(self, run: Run, document: ResultDocument) -> None:
         for pause in (*RETRY_PAUSES_SECONDS, None):
             try:
-                self._store(run, status, result, traceback)
+                self._store(run, document)
                 return
             except TransportError:
                 if pause is None:
                     raise
                 time.sleep(pause)
 
-    def _store(self, run: Run, status: str, result: Any, traceback: str | None) -> None:
-        request, message = run.request, run.message
-        document = ResultDocument(
-            task_id=message.id,
+    def _document(self, run: Run, status: str, result: Any, traceback: str | None) -> ResultDocument:
+        request = run.request
+        return ResultDocument(
+            task_id=run.message.id,
             status=status,
             result=result,
             traceback=traceback,
             children=[child.as_tuple() for child in request.children],
-            date_done=self._now() if status in states.READY_STATES else None,
+            date_done=self._app.now_text() if status in states.READY_STATES else None,
             group_id=request.group,
             parent_id=request.parent_id,
             extended=self._extended(run) if self._app.settings.result_extended else {},
         )
-        reply_to, correlation_id = message.reply_to, message.correlation_id or message.id
+
+    def _store(self, run: Run, document: ResultDocument) -> None:
+        reply_to, correlation_id = run.message.reply_to, run.message.correlation_id or run.message.id
         try:
             self._app.results.store(document, reply_to=reply_to, correlation_id=correlation_id)
         except EncodeError:
-            if status == states.SUCCESS:
+            if document.status == states.SUCCESS:
                 raise  # the caller must hear that there is no result
             self._app.results.store(_reduced(document), reply_to=reply_to, correlation_id=correlation_id)
 
@@ -162,9 +167,6 @@ class Recorder:
             fields["stamped_headers"] = list(names) if message.stamped_headers is not None else None
             fields |= {key: value for key, value in message.stamps.items() if key in names}
         return fields
-
-    def _now(self) -> str:
-        return datetime.fromtimestamp(time.time(), self._app.settings.zone).isoformat()
 
 
 def _reduced(document: ResultDocument) -> ResultDocument:

@@ -34,9 +34,13 @@ class ResultStore(Protocol):
 
     Attributes:
         keeps: any process can read what was stored, and a Celery worker can overwrite it.
+        backend: where it is kept, if it is.
     """
 
     keeps: bool
+
+    @property
+    def backend(self) -> ResultBackend | None: ...
 
     def expect(self, task_id: str) -> str:
         """Get ready for the result of a task about to be sent; the queue to name in its `reply_to`, or `""`."""
@@ -98,7 +102,7 @@ class KeptResults:
     keeps = True
 
     def __init__(self, backend: ResultBackend, settings: Settings) -> None:
-        self._backend = backend
+        self.backend = backend
         self._settings = settings
 
     def expect(self, task_id: str) -> str:
@@ -111,21 +115,21 @@ class KeptResults:
         expires = self._settings.result_expires_seconds
         if document.status == states.FAILURE and self._settings.result_failure_expires_seconds is not None:
             expires = self._settings.result_failure_expires_seconds
-        self._backend.store(document.task_id, data, expires_seconds=expires)
+        self.backend.store(document.task_id, data, expires_seconds=expires)
 
     def fetch(self, task_id: str) -> ResultDocument | None:
-        data = self._backend.fetch(task_id)
+        data = self.backend.fetch(task_id)
         return None if data is None else decode_result(data)
 
     def wait(self, task_id: str, *, timeout_seconds: float) -> ResultDocument | None:
-        data = self._backend.wait(task_id, timeout_seconds=timeout_seconds)
+        data = self.backend.wait(task_id, timeout_seconds=timeout_seconds)
         return None if data is None else decode_result(data)
 
     def forget(self, task_id: str) -> None:
-        self._backend.forget(task_id)
+        self.backend.forget(task_id)
 
     def close(self) -> None:
-        self._backend.close()
+        self.backend.close()
 
     def _is_success(self, task_id: str) -> bool:
         try:
@@ -142,6 +146,7 @@ class RepliedResults:
     """
 
     keeps = False
+    backend = None
 
     def __init__(self, transport: Callable[[], Transport], settings: Settings) -> None:
         self._transport = transport
@@ -215,6 +220,7 @@ class NoResults:
     """No result backend: nothing is kept, and asking says so."""
 
     keeps = False
+    backend = None
 
     def expect(self, task_id: str) -> str:
         return ""

@@ -18,12 +18,12 @@ from ..core.errors import TransportError
 from ..core.message import Route
 from . import eager, json
 from .asyncresult import AsyncResult, EagerResult
+from .canvas import Chunks, Map, Signature, StarMap
 from .exceptions import MaxRetriesExceededError, Reject, Retry
 from .request import Request, request_of, running
 from .results import ResultDocument
 from .retrying import retry_arguments, retry_options
 from .sending import prepare
-from .signatures import Signature
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -125,24 +125,29 @@ class Task:
             ValueError: an argument has no JSON form, or an option cannot be honoured.
             TransportError: the broker did not take it.
         """
+        options |= {"task_id": task_id, "link": link, "link_error": link_error, "shadow": shadow}
+        merged = self.merged_options(args, kwargs, options)
+        app = self.app
+        if app.settings.always_eager:
+            # What a worker would get: the arguments as they are after the wire.
+            sent: Any = json.loads(json.dumps([list(args or ()), dict(kwargs or {})]))
+            return self.apply(sent[0], sent[1], **merged)
+        outgoing = app.outgoing(self.name, args, kwargs, merged)
+        sent = app.transport.publish(outgoing.wire, outgoing.route, delay_seconds=outgoing.delay_seconds)
+        return app.sent(outgoing, sent)
+
+    def merged_options(self, args: Any, kwargs: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of a message to be sent: the task's, and over them the caller's. Checks the arguments too."""
         hard, soft = self.time_limit, self.soft_time_limit
         if hard and soft and soft > hard:
             raise ValueError(f"task {self.name!r}: soft_time_limit {soft} must be at most time_limit {hard}")
         if self.typing:
             self.check_arguments(args or (), kwargs or {})
         merged = {**self._exec_options(), **options}
+        merged.setdefault("add_to_parent", self.trail)
         if merged.get("ignore_result") is None:
             merged["ignore_result"] = self.ignores_result()
-        app = self.app
-        if app.settings.always_eager:
-            # What a worker would get: the arguments as they are after the wire.
-            sent: Any = json.loads(json.dumps([list(args or ()), dict(kwargs or {})]))
-            return self.apply(sent[0], sent[1], task_id=task_id, link=link, link_error=link_error, **merged)
-        add_to_parent = merged.pop("add_to_parent", self.trail)
-        merged |= {"task_id": task_id, "link": link, "link_error": link_error, "shadow": shadow}
-        outgoing = app.outgoing(self.name, args, kwargs, merged, add_to_parent=add_to_parent)
-        sent = app.transport.publish(outgoing.wire, outgoing.route, delay_seconds=outgoing.delay_seconds)
-        return app.sent(outgoing, sent)
+        return merged
 
     def apply(
         self,
@@ -204,7 +209,7 @@ class Task:
         new_args, new_kwargs = retry_arguments(self._signature, request, args, kwargs)
         options = {**retry_options(request, self.ignores_result(request)), **options}
         options |= {"countdown": countdown, "eta": eta, "retries": retries}
-        signature = Signature(task=self.name, args=tuple(new_args), kwargs=new_kwargs, options=options)
+        signature = Signature(self.name, tuple(new_args), new_kwargs, options, app=self.app)
         if limit is not None and retries > limit:
             if exc:
                 _raise_in_context(exc)
@@ -219,6 +224,32 @@ class Task:
         if throw:
             raise again
         return again
+
+    def signature(self, args: Any = None, kwargs: Any = None, *, immutable: bool = False, **options: Any) -> Signature:
+        """The task with arguments and options, to be sent later or in a chain, group or chord."""
+        return Signature(self, args, kwargs, options, immutable=immutable)
+
+    subtask = signature
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature:
+        """The task with these arguments; those that come later are put before them."""
+        return Signature(self, args, kwargs)
+
+    def si(self, *args: Any, **kwargs: Any) -> Signature:
+        """The task with just these arguments; those that come later are left out."""
+        return Signature(self, args, kwargs, immutable=True)
+
+    def map(self, it: Any) -> Signature:
+        """`[task(x) for x in it]` in one message."""
+        return Map(self.s(), it, app=self.app)
+
+    def starmap(self, it: Any) -> Signature:
+        """`[task(*x) for x in it]` in one message."""
+        return StarMap(self.s(), it, app=self.app)
+
+    def chunks(self, it: Any, n: int) -> Signature:
+        """`task(*x)` for each of `it`, as a group of messages with `n` each."""
+        return Chunks(self.s(), it, n, app=self.app)
 
     def update_state(self, task_id: str | None = None, state: str = "", meta: Any = None) -> None:
         """Store a state of the task's own, for example `state="PROGRESS", meta={"done": 5}`, where results are kept.

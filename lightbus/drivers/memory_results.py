@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass, field
 
 from ..core.errors import ConfigError
+from ..ports import ChordParts
 
 
 def open_memory_results(url: str) -> MemoryResults:
@@ -21,6 +23,7 @@ class MemoryResults:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._documents: dict[str, tuple[bytes, float | None]] = {}  # document, end on the monotonic clock
+        self._chords: dict[str, _Chord] = {}
 
     def store(self, task_id: str, document: bytes, *, expires_seconds: float | None) -> None:
         ends = None if expires_seconds is None else time.monotonic() + expires_seconds
@@ -46,5 +49,36 @@ class MemoryResults:
         with self._changed:
             self._documents.pop(task_id, None)
 
+    def begin_chord(self, group_id: str, size: int, structure: bytes | None, *, expires_seconds: float | None) -> None:
+        with self._changed:
+            self._chords[group_id] = _Chord(size, structure)
+
+    def count_part(
+        self, group_id: str, task_id: str, place: int | None, part: bytes, *, expires_seconds: float | None
+    ) -> ChordParts | None:
+        with self._changed:
+            chord = self._chords.get(group_id)
+            if chord is None:
+                return None
+            chord.parts.setdefault((float("inf") if place is None else place, task_id), part)
+            if len(chord.parts) < chord.size or chord.claimed:
+                return None
+            chord.claimed = True
+            return ChordParts(
+                parts=[chord.parts[key] for key in sorted(chord.parts)], structure=chord.structure, claim=""
+            )
+
+    def end_chord(self, group_id: str, claim: str) -> None:
+        with self._changed:
+            self._chords.pop(group_id, None)
+
     def close(self) -> None:
         """Nothing to disconnect; what is stored stays with the object."""
+
+
+@dataclass(slots=True)
+class _Chord:
+    size: int
+    structure: bytes | None
+    parts: dict[tuple[float, str], bytes] = field(default_factory=dict)
+    claimed: bool = False

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from ..core.errors import AccessRefused, BrokerUnreachable, ConfigError, NotConfirmed
+from .redis_chords import RedisChords
 
 KEY_PREFIX = "celery-task-meta-"
 #: A waiter looks at the key that often even when no notice comes: PUB/SUB keeps nothing for a broken connection.
@@ -54,6 +55,8 @@ class RedisResults:
             )
         except ValueError as error:
             raise ConfigError(f"{self._where!r} is no URL of a Redis: {error}") from error
+        chords = RedisChords(self._redis, global_keyprefix, self._carry_out)
+        self.begin_chord, self.count_part, self.end_chord = chords.begin_chord, chords.count_part, chords.end_chord
 
     def store(self, task_id: str, document: bytes, *, expires_seconds: float | None) -> None:
         key = self._prefix + task_id

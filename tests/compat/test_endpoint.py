@@ -418,7 +418,7 @@ def test_errbacks_get_the_id_and_the_rest_of_the_chain_fails_too(bench: Bench) -
     bench.put_task(
         task="fail", errbacks=(sig("old.oops", "x", task_id="eb"),),
         chain=(
-            {**sig("celery.chord"), "subtask_type": "chord", "kwargs": {"body": sig("b", task_id="body")}},
+            sig("celery.chord") | {"subtask_type": "chord", "kwargs": {"header": [], "body": sig("b", task_id="body")}},
             sig("add", 1, task_id="s2"),
         ),
     )  # fmt: skip
@@ -446,11 +446,11 @@ def test_callbacks_that_cannot_be_sent_park_the_message_and_fail_the_result(
 @pytest.mark.parametrize(
     "fields, word",
     [
-        ({"chord": CHORD}, "chord"),
-        ({"chain": (sig("add", 1, chord=CHORD), sig("add", 1))}, "chord"),
         ({"chain": ({**sig("celery.group"), "subtask_type": "group"},)}, "group"),
         ({"callbacks": ({**sig("celery.chain"), "subtask_type": "chain"},)}, "chain"),
         ({"errbacks": ({**sig("celery.chain"), "subtask_type": "chain"},)}, "chain"),
+        ({"chord": {**sig("x"), "subtask_type": "nonesuch"}}, "nonesuch"),
+        ({"chain": (sig("add", 1), {**sig("x"), "subtask_type": "group", "kwargs": {"tasks": [{"task": 5}]}})}, "text"),
         ({"callbacks": (sig("add", 1, serializer="pickle"),)}, "pickle"),
     ],
 )
@@ -469,6 +469,21 @@ def test_a_canvas_that_this_side_cannot_carry_on_is_parked_before_its_task_runs(
     assert ran == []
     assert bench.state() == "FAILURE"
     assert bench.transport.message_count(DEAD) == 1
+
+
+@pytest.mark.parametrize("fields", [{"chord": CHORD}, {"chain": (sig("add", 1, chord=CHORD), sig("add", 1))}])
+def test_a_member_of_a_chord_does_not_run_where_nobody_can_count_it(bench: Bench, fields: dict[str, Any]) -> None:
+    ran = []
+    bench.task(name="t")(lambda: ran.append(1))
+    bench.app._result_backend = None
+    bench.put_task(task="t", **fields)
+
+    (outcome,) = bench.work()
+
+    assert isinstance(outcome, DeadLetter)
+    assert outcome.reason == "unsupported"
+    assert "cannot count" in outcome.error
+    assert ran == []
 
 
 # What is done inside a task

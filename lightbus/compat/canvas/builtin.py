@@ -1,0 +1,50 @@
+"""The `celery.*` tasks that a message may name: parts of a canvas that run as tasks of their own.
+
+They belong to every app but are not among its tasks: nobody moved them, and a route or the bridge must not take them
+for tasks that Lightbus serves in Celery's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .compose import Chord, Chunks, signature
+
+if TYPE_CHECKING:
+    from ..app import TaskApp
+
+
+def functions(app: TaskApp) -> Mapping[str, Callable[..., Any]]:
+    """The functions of these tasks, by their names."""
+
+    def accumulate(*args: Any, index: int | None = None) -> Any:
+        """What a group gave, all or one of it: the end of a task that was replaced by a group."""
+        return args if index is None else args[index]
+
+    def xmap(task: Mapping[str, Any], it: Sequence[Any]) -> list[Any]:
+        called = signature(task, app=app).type
+        return [called(one) for one in it]
+
+    def xstarmap(task: Mapping[str, Any], it: Sequence[Any]) -> list[Any]:
+        called = signature(task, app=app).type
+        return [called(*one) for one in it]
+
+    def chunks(task: Mapping[str, Any], it: Sequence[Any], n: int) -> Any:
+        return Chunks(task, it, n, app=app)()
+
+    def chord(header: Any, body: Any, partial_args: Sequence[Any] = (), **options: Any) -> Any:
+        """As workers before Celery 3.1 were asked to send one."""
+        return Chord(header, body, app=app).apply_async(partial_args, **options)
+
+    def backend_cleanup() -> None:
+        """Results expire by themselves where Lightbus keeps them."""
+
+    return {
+        "celery.accumulate": accumulate,
+        "celery.map": xmap,
+        "celery.starmap": xstarmap,
+        "celery.chunks": chunks,
+        "celery.chord": chord,
+        "celery.backend_cleanup": backend_cleanup,
+    }
