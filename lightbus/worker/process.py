@@ -167,6 +167,8 @@ class Process:
             if news.at_once or time.monotonic() >= deadline:
                 self._cut_off(EXIT_CUT_OFF)
             if news.stop and deadline == math.inf:
+                if self._supervised is None and self._signals:
+                    logger.info("stopping; a second signal ends it at once")
                 deadline = time.monotonic() + self._options.limits.grace_seconds
             if (news.stop or news.used_up) and not draining:
                 draining = True

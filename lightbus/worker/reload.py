@@ -14,6 +14,8 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,16 +54,38 @@ def command() -> list[str]:
     return [sys.executable, *sys.orig_argv[1:]]
 
 
-def objection_to_new_code() -> str | None:
-    """What the command says against the code as it is now; None when it loads."""
-    try:
-        done = subprocess.run(
-            [*command(), "--check"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            text=True, timeout=CHECK_SECONDS, check=False, start_new_session=True,
+class Check:
+    """Whether the code as it is now loads: the command's own `--check`, in a process on the side."""
+
+    def __init__(self) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed below; not a pipe: it need not be read while the process runs
+        self._deadline = time.monotonic() + CHECK_SECONDS
+        self._process = subprocess.Popen(
+            [*command(), "--check"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._errors,
+            start_new_session=True,  # a Ctrl-C of the terminal is for the worker
         )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return f"it did not load within {CHECK_SECONDS:g} s"
-    return None if done.returncode == 0 else done.stderr.strip()
+
+    def has_ended(self) -> bool:
+        """SIGCHLD tells when to ask."""
+        if self._process.poll() is None and time.monotonic() >= self._deadline:
+            self._process.kill()
+            self._process.wait()
+        return self._process.returncode is not None
+
+    def objection(self) -> str | None:
+        """What it says against the code; None when that loads. Once it has ended."""
+        self._errors.seek(0)
+        text = self._errors.read().decode(errors="replace").strip()
+        self._errors.close()
+        if self._process.returncode == 0:
+            return None
+        return text or f"it did not load within {CHECK_SECONDS:g} s"
+
+    def cancel(self) -> None:
+        """Nobody wants to know any more."""
+        self._process.kill()
+        self._process.wait()
+        self._errors.close()
 
 
 def become_new(pids: Sequence[int], life: Sequence[int], blocked: Iterable[signal.Signals]) -> None:

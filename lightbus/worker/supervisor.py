@@ -116,6 +116,7 @@ class Supervisor:
         self._stop = _Stop()
         self._looked = 0.0
         self._watch: reload.SourceWatch | None = None
+        self._check: reload.Check | None = None
         if oversight.limits.max_memory_bytes is not None and not Path("/proc/self/statm").exists():
             raise ConfigError("a limit of memory per process needs /proc, which this system does not have")
 
@@ -185,8 +186,7 @@ class Supervisor:
             self._look(now)
         if not self._stop.hardness:
             self._start_due(now)
-            if self._asked.reload:
-                self._reload()
+            self._reload()
         health = self.health()
         for sign in self._oversight.signs:
             sign.show(health, now)
@@ -376,6 +376,9 @@ class Supervisor:
             return
         stop.hardness = hardness
         self._starts.clear()
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
         if hardness == 1:
             logger.info(
                 "stopping %d processes; a second signal ends them at once", len(self._children) + len(self._old)
@@ -401,10 +404,14 @@ class Supervisor:
 
     def _reload(self) -> None:
         """Become the same command with the code as it is now; or, when that does not load, say so and go on."""
-        self._asked.reload = False
-        objection = reload.objection_to_new_code()
-        if self._asked.stops or self._asked.cold:
+        if self._asked.reload and self._check is None:
+            self._asked.reload = False
+            self._check = reload.Check()
+        if self._check is None or not self._check.has_ended():
             return
+        objection, self._check = self._check.objection(), None
+        if self._asked.reload:
+            return  # it has changed meanwhile
         if objection is not None:
             logger.error("the new code does not load, the old goes on:\n%s", objection)
             return

@@ -47,6 +47,7 @@ def misbehave(how):
     elif how == "wait":
         wait()
     elif how == "gil":  # holds the interpreter's lock in C code: no thread of this process runs any more
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # one would end the sleep
         ctypes.PyDLL(None).sleep(600)
     elif how == "memory":
         import resource
