@@ -71,15 +71,12 @@ class Report(NamedTuple):
         return shown
 
     def __str__(self) -> str:
-        invocation, delivery = self.invocation, self.delivery
+        _, delivery, invocation, outcome, _, seconds, _ = self
+        again = "yes" if delivery.redelivered else "no"
+        end = f"outcome={verdict_of(outcome)} queue={delivery.queue} redelivered={again}"
         if invocation is None:
-            told = f"outcome={self.verdict}"
-        else:
-            told = (
-                f"name={invocation.name} id={invocation.id} attempt={invocation.attempt} seconds={self.seconds:.3f} "
-                f"outcome={self.verdict}"
-            )
-        return f"{told} queue={delivery.queue} redelivered={'yes' if delivery.redelivered else 'no'}"
+            return end
+        return f"name={invocation.name} id={invocation.id} attempt={invocation.attempt} seconds={seconds:.3f} {end}"
 
 
 #: Is told of each delivery that is done with. Called from the slots' threads, just before the settlement; it must be

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,8 @@ _OPTIONS = (
                  help="Load the app, check the options, and end. Does not connect."),
     click.option("--health-file", type=PATH, metavar="PATH", cls=Grouped, group="Signs of life",
                  help="Touch this file every 5 seconds while at least one process consumes."),
+    click.option("--http", metavar="HOST:PORT", cls=Grouped, group="Signs of life",
+                 help="Serve /healthz, /readyz and, with the extra `metrics`, /metrics. `:PORT` is on loopback."),
     click.option("--pidfile", type=PATH, metavar="PATH", cls=Grouped, group="Signs of life",
                  help="Write the pid there; refuse to start while another worker holds the file."),
 )  # fmt: skip
@@ -53,13 +55,15 @@ class Supervision:
     reload: bool
     check: bool
     health_file: Path | None
+    http: str | None
     pidfile: Path | None
 
-    def oversight(self, threads: int, pidfile: PidFile | None) -> Oversight:
-        """For the supervisor of processes with `threads` threads each."""
+    def oversight(self, threads: int, pidfile: PidFile | None, more: Sequence[Sign] = ()) -> Oversight:
+        """For the supervisor of processes with `threads` threads each; it tells `more` of its health too."""
         signs: list[Sign] = [] if self.health_file is None else [HealthFile(self.health_file)]
         if (systemd := Systemd.from_environment(os.environ)) is not None:
             signs.append(systemd)
+        signs += more
         return Oversight(
             threads=threads, limits=self.limits, autoscale=self.autoscale, signs=signs, reload_on_change=self.reload,
             before_exec=lambda: None if pidfile is None else pidfile.keep_over_exec(),
@@ -71,6 +75,7 @@ class Supervision:
         for name, given in {
             "--autoscale": self.autoscale, "--max-tasks-per-child": limits.max_tasks, "--reload": self.reload,
             "--max-memory-per-child": limits.max_memory_bytes, "--health-file": self.health_file,
+            "--http": self.http,
         }.items():  # fmt: skip
             if given:
                 raise click.UsageError(f"{name} needs a supervisor, which --pool solo does not have")
@@ -95,7 +100,7 @@ def supervision_options(function: Callable[..., Any]) -> Callable[..., Any]:
     def command(
         *, autoscale: str | None, time_limit: float | None, max_crashes: int, max_tasks_per_child: int | None,
         max_memory_per_child: int | None, grace_seconds: float, reload: bool, check: bool, health_file: Path | None,
-        pidfile: Path | None, **others: object,
+        http: str | None, pidfile: Path | None, **others: object,
     ) -> Any:  # fmt: skip
         limits = Limits(
             time_seconds=time_limit, max_crashes=max_crashes, max_tasks=max_tasks_per_child,
@@ -104,8 +109,9 @@ def supervision_options(function: Callable[..., Any]) -> Callable[..., Any]:
         )  # fmt: skip
         scale = None if autoscale is None else Autoscale.parse(autoscale)
         supervision = Supervision(
-            autoscale=scale, limits=limits, reload=reload, check=check, health_file=health_file, pidfile=pidfile
-        )
+            autoscale=scale, limits=limits, reload=reload, check=check, health_file=health_file, http=http,
+            pidfile=pidfile,
+        )  # fmt: skip
         return function(**others, supervision=supervision)
 
     for option in reversed(_OPTIONS):

@@ -19,6 +19,7 @@ from ..worker import Process, Supervised, Supervisor, WorkerOptions
 from . import apps as discovery
 from . import logs
 from .connecting import announce
+from .monitoring import monitored
 from .shared import GroupedCommand, app_option, url_option, without_password
 from .supervision import Supervision, supervision_options
 
@@ -70,32 +71,46 @@ def worker(
     logs.configure(loglevel, log_format)
     if pool == "solo":
         supervision.refuse_solo()
-    app = discovery.required(apps, url)
-    wanted = tuple(name.strip() for name in queues.split(",") if name.strip())
-    buses = _served(app, wanted)
-    scale = supervision.autoscale
-    options = WorkerOptions(
-        processes=processes if scale is None else scale.minimum, threads=threads, coroutines=coroutines,
-        prefetch=prefetch, queues=frozenset(wanted), middleware=discovery.middleware_of(app),
-        limits=supervision.limits, reports_waiting=scale is not None,
-    )  # fmt: skip
     if supervision.check:
+        app = discovery.required(apps, url)
+        _prepared(app, queues)
+        discovery.middleware_of(app)
         return 0
-    with supervision.held_pidfile() as pidfile:
-        say = logs.log_line if log_format == "json" else logs.print_line
-        announce(app, say)
-        _warn_of_other_brokers(buses, url)
-        if sys.stderr.isatty() or logger.isEnabledFor(logging.INFO):
-            say("\n".join(_banner(app, buses, options)))
-        if pool == "solo":
-            Process(buses, options).run(ready=lambda: say(_ready([os.getpid()])))
-            return 0
+    with monitored(supervision.http) as monitoring:
+        app = discovery.required(apps, url)
+        buses, wanted = _prepared(app, queues)
+        scale = supervision.autoscale
+        options = WorkerOptions(
+            processes=processes if scale is None else scale.minimum, threads=threads, coroutines=coroutines,
+            prefetch=prefetch, queues=wanted, middleware=discovery.middleware_of(app),
+            observers=() if monitoring is None else monitoring.observers_of(app, buses),
+            limits=supervision.limits, reports_waiting=scale is not None,
+        )  # fmt: skip
+        with supervision.held_pidfile() as pidfile:
+            say = logs.log_line if log_format == "json" else logs.print_line
+            announce(app, say)
+            _warn_of_other_brokers(buses, url)
+            if sys.stderr.isatty() or logger.isEnabledFor(logging.INFO):
+                say("\n".join(_banner(app, buses, options)))
+            if pool == "solo":
+                Process(buses, options).run(ready=lambda: say(_ready([os.getpid()])))
+                return 0
 
-        def child(supervised: Supervised) -> None:
-            Process(buses, options, supervised).run()
+            def child(supervised: Supervised) -> None:
+                if monitoring is not None:
+                    monitoring.sign.leave()
+                Process(buses, options, supervised).run()
 
-        oversight = supervision.oversight(threads, pidfile)
-        return Supervisor(options.processes, child, oversight).run(lambda pids: say(_ready(pids)))
+            if monitoring is not None:
+                monitoring.sign.start()
+            oversight = supervision.oversight(threads, pidfile, [] if monitoring is None else [monitoring.sign])
+            return Supervisor(options.processes, child, oversight).run(lambda pids: say(_ready(pids)))
+
+
+def _prepared(app: discovery.LoadedApp, queues: str) -> tuple[list[Bus], frozenset[str]]:
+    """The buses to serve, and the queues that `-Q` names."""
+    wanted = tuple(name.strip() for name in queues.split(",") if name.strip())
+    return _served(app, wanted), frozenset(wanted)
 
 
 def _served(app: discovery.LoadedApp, wanted: Sequence[str]) -> list[Bus]:

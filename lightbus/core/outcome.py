@@ -77,14 +77,11 @@ Outcome = Ack | Requeue | Retry | Forward | DeadLetter
 
 def verdict_of(outcome: Outcome) -> str:
     """The word for logs and metrics: ok, error, retry, parked, requeued, forwarded, expired, rejected, ignored."""
-    match outcome:
-        case Ack(verdict=verdict) | Forward(verdict=verdict):
-            return verdict
-        case Retry():
-            return "retry"
-        case DeadLetter():
-            return "parked"
-    return "requeued"
+    if isinstance(outcome, (Ack, Forward)):
+        return outcome.verdict
+    if isinstance(outcome, Retry):
+        return "retry"
+    return "parked" if isinstance(outcome, DeadLetter) else "requeued"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,63 @@
+"""`lightbus worker --http`: the metrics of a worker, and the process that serves them with its health."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..bus import Bus
+    from ..contrib.metrics import SharedMetrics
+    from ..report import Observer
+    from .apps import LoadedApp
+
+
+class Monitoring:
+    """Made before the app is loaded, because prometheus_client has to be told first how processes count together."""
+
+    def __init__(self, address: str) -> None:
+        from ..worker.http import HttpSign  # here, since the server's modules take a while to load
+
+        self._shared: SharedMetrics | None = None
+        if importlib.util.find_spec("prometheus_client") is not None:
+            from ..contrib.metrics import SharedMetrics
+
+            self._shared = SharedMetrics()
+        shared = self._shared
+        if shared is None:
+            self.sign = HttpSign(address, None)
+            return
+        try:
+            self.sign = HttpSign(address, shared.page, at_end=shared.remove)
+        except BaseException:
+            shared.remove()
+            raise
+
+    def observers_of(self, app: LoadedApp, buses: Sequence[Bus]) -> tuple[Observer, ...]:
+        """What the worker's processes tell of each message; and from now on what they publish is counted."""
+        if self._shared is None:
+            return ()
+        from ..contrib.metrics import instrument
+
+        targets = [*buses] if app.task_app is None else [*buses, app.task_app]
+        return (instrument(*targets).observe,)
+
+    def close(self) -> None:
+        self.sign.gone()
+        if self._shared is not None:
+            self._shared.remove()
+
+
+@contextmanager
+def monitored(address: str | None) -> Iterator[Monitoring | None]:
+    """The monitoring, closed after the block; None where none is asked for."""
+    if address is None:
+        yield None
+        return
+    monitoring = Monitoring(address)
+    try:
+        yield monitoring
+    finally:
+        monitoring.close()

@@ -1,0 +1,252 @@
+"""Health and metrics over HTTP, from a process of its own beside the supervisor.
+
+    /healthz  200 while the supervisor is at work; what to restart a container by
+    /readyz   200 while at least one process consumes and no stop was asked for; what to wait for after a start
+    /metrics  in Prometheus's text format
+
+A process of its own, because the supervisor forks, which a process with threads must not, and because a slow reader
+must not hold it up. It gets the supervisor's health through shared memory, serves read-only text, and ends with the
+supervisor. Whoever reaches the port can read the names of tasks and queues: bind it to where only monitoring does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import mmap
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from ..core.errors import ConfigError
+from .health import Health
+
+logger = logging.getLogger("lightbus.worker")
+
+STALE_SECONDS = 10.0  #: the supervisor speaks twice a second; one that has not for that long hangs
+CLIENT_SECONDS = 10.0  #: how long a client may take for its request
+_TEXT = "text/plain; charset=utf-8"
+_NAMES = [field.name for field in fields(Health)]
+_LAYOUT = struct.Struct(f"=Id{len(_NAMES)}q")
+
+#: The metrics at this moment: content type and text.
+RenderMetrics = Callable[[Health], tuple[str, bytes]]
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """`HOST:PORT` or `:PORT` (loopback); an IPv6 address stands in brackets.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or not 0 <= int(port) < 65536:
+        raise ConfigError(f"an address is HOST:PORT, for example 127.0.0.1:9464, got {text!r}")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+class Snapshot:
+    """A supervisor's last word on its health, in memory that forked processes share. One writer."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _LAYOUT.size)
+        self._sequence = 0
+
+    def write(self, health: Health, now: float) -> None:
+        """`now` is `time.monotonic()`, which is one clock for all processes of a machine."""
+        self._sequence = (self._sequence + 2) & 0xFFFFFFFE
+        values = [int(getattr(health, name)) for name in _NAMES]
+        struct.pack_into("=I", self._memory, 0, self._sequence + 1)  # odd: being written
+        _LAYOUT.pack_into(self._memory, 0, self._sequence + 1, now, *values)
+        struct.pack_into("=I", self._memory, 0, self._sequence)
+
+    def read(self) -> tuple[Health, float]:
+        """The health, and when it was written; 0.0 for never."""
+        while True:
+            sequence, at, *values = _LAYOUT.unpack_from(self._memory, 0)
+            again = struct.unpack_from("=I", self._memory, 0)[0]
+            if sequence == again and sequence % 2 == 0:
+                return _health(values), at
+
+
+def _health(values: list[int]) -> Health:
+    known: dict[str, Any] = dict(zip(_NAMES, values, strict=True))
+    return Health(**known | {"ready": bool(known["ready"]), "stopping": bool(known["stopping"])})
+
+
+class HttpSign:
+    """A `Sign` that starts the process and keeps it running.
+
+    Args:
+        address: where to listen; see `parse_address`.
+        render_metrics: None when they are not to be had.
+        at_end: called once in that process when the supervisor was killed, to clean up after it.
+
+    Raises:
+        ConfigError: the address is none, is in use, or is not this machine's.
+    """
+
+    def __init__(
+        self, address: str, render_metrics: RenderMetrics | None, at_end: Callable[[], None] = lambda: None
+    ) -> None:
+        host, port = parse_address(address)
+        try:
+            self._listener = socket.create_server(
+                (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+            )
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            raise ConfigError(f"cannot listen on {address} for --http: {reason}") from error
+        self._render_metrics = render_metrics
+        self._at_end = at_end
+        self._snapshot = Snapshot()
+        self._pid = 0
+
+    @property
+    def port(self) -> int:
+        found: int = self._listener.getsockname()[1]
+        return found
+
+    def start(self) -> None:
+        """Fork the process. Before the supervisor opens anything that it must not inherit."""
+        self._snapshot.write(Health(), time.monotonic())
+        self._fork()
+
+    def show(self, health: Health, now: float) -> None:
+        """See `Sign`."""
+        self._snapshot.write(health, now)
+        if self._pid and os.waitpid(self._pid, os.WNOHANG)[0]:
+            logger.error("the process that serves --http has ended; another starts")
+            self._fork()
+
+    def reloading(self) -> None:
+        """See `Sign`. The new code listens itself."""
+        self._end()
+
+    def gone(self) -> None:
+        """See `Sign`."""
+        self._end()
+
+    def leave(self) -> None:
+        """In a child of the supervisor: the port is not its own."""
+        self._listener.close()
+
+    def _fork(self) -> None:
+        supervisor = os.getpid()
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                _become_server()
+                _close_all_but(self._listener.fileno())
+                with contextlib.suppress(_SupervisorGone):
+                    Server(self._listener, self._snapshot, self._render_metrics, supervisor).serve_forever()
+                self._at_end()
+            except BaseException:  # the top of this process
+                logger.exception("the process that serves --http ended by a defect")
+            finally:
+                os._exit(0)
+
+    def _end(self) -> None:
+        self._listener.close()
+        if self._pid:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(self._pid, signal.SIGKILL)  # it has nothing to finish
+                os.waitpid(self._pid, 0)
+            self._pid = 0
+
+
+class _SupervisorGone(Exception):
+    """It was killed, or ended without a word."""
+
+
+class Server(ThreadingHTTPServer):
+    """Serves until the supervisor is gone."""
+
+    daemon_threads = True
+
+    def __init__(
+        self, listener: socket.socket, snapshot: Snapshot, render_metrics: RenderMetrics | None, supervisor: int
+    ) -> None:
+        super().__init__(listener.getsockname()[:2], _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self._snapshot = snapshot
+        self._render_metrics = render_metrics
+        self._supervisor = supervisor
+
+    def service_actions(self) -> None:
+        """Called twice a second by `serve_forever`."""
+        if os.getppid() != self._supervisor:
+            raise _SupervisorGone
+
+    def page(self, path: str) -> tuple[int, str, bytes]:
+        """Status, content type and body."""
+        health, written = self._snapshot.read()
+        silent_seconds = time.monotonic() - written
+        alive = silent_seconds < STALE_SECONDS
+        match path.partition("?")[0]:
+            case "/healthz":
+                return _status(alive, health, f"the supervisor has been silent for {silent_seconds:.0f} s")
+            case "/readyz":
+                return _status(alive and health.ready, health, "no process consumes, or a stop was asked for")
+            case "/metrics" if self._render_metrics is not None:
+                return 200, *self._render_metrics(health)
+            case "/metrics":
+                return 404, _TEXT, b"metrics need prometheus-client: pip install 'lightbus-kombu[metrics]'\n"
+            case "/":
+                return 200, _TEXT, b"/healthz\n/readyz\n/metrics\n"
+        return 404, _TEXT, b"there is /healthz, /readyz and /metrics\n"
+
+
+def _status(good: bool, health: Health, complaint: str) -> tuple[int, str, bytes]:
+    said = {"status": "ok" if good else complaint, **asdict(health)}
+    return 200 if good else 503, "application/json", json.dumps(said).encode() + b"\n"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = CLIENT_SECONDS
+    server_version = "lightbus"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        assert isinstance(self.server, Server)
+        try:
+            status, content_type, body = self.server.page(self.path)
+        except Exception:  # a defect in a metric must be seen by who scrapes
+            logger.exception("%s could not be served", self.path)
+            status, content_type, body = 500, _TEXT, b"a defect; the worker's log says more\n"
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: Any) -> None:
+        logger.debug("http %s", format % args)
+
+
+def _become_server() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)  # they are the supervisor's, which ends this process by SIGKILL
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _close_all_but(listener: int) -> None:
+    """Close what a supervisor that runs already has open: its children wait for the end of one of these pipes."""
+    for name in os.listdir("/dev/fd"):
+        number = int(name)
+        if number > 2 and number != listener:
+            with contextlib.suppress(OSError):  # the descriptor of this very listing
+                os.close(number)
