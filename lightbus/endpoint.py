@@ -35,6 +35,8 @@ class Invocation:
         soft_limit_seconds: raise `SoftTimeLimitExceeded` in the handler after that long; None for the worker's default.
         hard_limit_seconds: end the handler's process after that long; None for the worker's default.
         ack_early: acknowledge before the call (Celery's default for its tasks): a crash then loses the message.
+        remains: what the endpoint wants back in `lost`, of a run that is acknowledged early; at most 4,096 bytes, more
+            is left out.
         state: whatever the endpoint wants back in `succeed` and `fail`.
     """
 
@@ -55,6 +57,7 @@ class Invocation:
     soft_limit_seconds: float | None = None
     hard_limit_seconds: float | None = None
     ack_early: bool = False
+    remains: bytes = b""
     state: object = None
 
 
@@ -102,6 +105,7 @@ class LostRun:
         reply_to: the queue that the message wants its answer in; empty for none.
         over_time: the process was killed because the run was over its hard limit.
         text: what happened, for people.
+        remains: the invocation's, or empty where they were too long.
     """
 
     queue: str
@@ -111,6 +115,7 @@ class LostRun:
     reply_to: str
     over_time: bool
     text: str
+    remains: bytes = b""
 
     @property
     def error(self) -> HandlerStopped:

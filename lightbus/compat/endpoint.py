@@ -33,6 +33,7 @@ from .exceptions import (
     WorkerLostError,
 )
 from .forwarding import hand_over
+from .losses import remains_of, wire_of
 from .protocol import TaskMessage, decode_task, moment
 from .recording import Recorder, Run
 from .request import request_from, running
@@ -148,12 +149,13 @@ class TaskEndpoint:
 
     def lost(self, run: LostRun) -> None:
         """See `HearsOfLosses`: store FAILURE, as the parent of a Celery worker does."""
+        wire, error = wire_of(run), _as_celery(run.error)
         message = TaskMessage(task=run.name, id=run.id, reply_to=run.reply_to, correlation_id=run.id)
+        if wire is not None:
+            message = decode_task(wire)
         task = self._app.tasks.get(run.name) or self._stand_in(run.name)
-        settled = Delivery(Wire(body=b""), run.queue, redelivered=False, settle=lambda settlement: None)
-        error = _as_celery(run.error)
-        logger.error("task %s[%s] was lost: %r", run.name, run.id, error)
-        self._record_failure(self._run(task, message, settled), error)
+        settled = Delivery(wire or Wire(body=b""), run.queue, redelivered=False, settle=lambda settlement: None)
+        self._failed(self._run(task, message, settled), error)
 
     def _celery_queues(self) -> list[str]:
         settings = self._app.settings
@@ -240,6 +242,7 @@ class TaskEndpoint:
         self._recorder.started(run)
         message, task = run.message, run.task
         headers = run.delivery.wire.headers
+        early = not task.setting("acks_late")
         return Invocation(
             function=_function(run),
             args=run.request.args,
@@ -253,7 +256,8 @@ class TaskEndpoint:
             trace={key: str(headers[key]) for key in _TRACE_HEADERS if key in headers},
             attempt=message.retries + 1,
             redelivered=run.delivery.redelivered,
-            ack_early=not task.setting("acks_late"),
+            ack_early=early,
+            remains=remains_of(run.delivery.wire) if early and _concerns_others(message) else b"",
             state=run,
         )
 
@@ -323,6 +327,11 @@ def _run_of(invocation: Invocation) -> Run:
     run = invocation.state
     assert isinstance(run, Run), "an invocation comes back to the endpoint that made it"
     return run
+
+
+def _concerns_others(message: TaskMessage) -> bool:
+    """Its failure is more than its own result: errbacks, the rest of its chain, its chord."""
+    return bool(message.errbacks or message.chain or message.chord or message.group)
 
 
 def _as_celery(error: HandlerStopped) -> WorkerLostError | TimeLimitExceeded:

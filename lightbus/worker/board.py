@@ -21,20 +21,22 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import NamedTuple
 
 from ..endpoint import Invocation
 from ..ports import Delivery
 
 CELL_BYTES = 512
 COROUTINE_CELLS = 64
+REMAINS_BYTES = 4096  #: beside each cell, for `Invocation.remains`; in an area of its own, seldom touched
 MARKS = 1024  #: messages that are remembered; the oldest is forgotten first
 _FREE, _RUNS = 0, 1
 _WORD = struct.Struct("=II")  # sequence, state
-_RUN = struct.Struct("=ddIHBx256s128s80s")  # started, deadline, attempt, length of identity, early, texts
+_RUN = struct.Struct("=ddIHHBx256s128s80s")  # started, deadline, attempt, lengths (identity, remains), early, texts
 _SECONDS = struct.Struct("=d")
 _RUN_AT = _WORD.size
 _DEADLINE_AT = _RUN_AT + _SECONDS.size
-_IDENTITY_AT = _RUN_AT + struct.calcsize("=ddIHBx")
+_IDENTITY_AT = _RUN_AT + struct.calcsize("=ddIHHBx")
 _HEADER = struct.Struct("=I")  # of a place: messages that wait
 _HEADER_BYTES = 64
 _MARK = struct.Struct("=16sHH12x")  # digest, crashes, whether the time limit was hit
@@ -54,6 +56,7 @@ class Running:
     Attributes:
         deadline: `time.monotonic()` of its hard limit; infinity without.
         ack_early: its message was acknowledged before.
+        remains: `Invocation.remains`.
         complete: the message's id stood whole in the cell.
     """
 
@@ -66,6 +69,7 @@ class Running:
     started: float
     deadline: float
     ack_early: bool
+    remains: bytes = b""
 
     @property
     def complete(self) -> bool:
@@ -112,13 +116,15 @@ class Board:
         self._marks_bytes = MARKS * _MARK.size
         # Anonymous and shared (the default of mmap): forked children write to the same pages. Untouched ones cost
         # address space only.
-        self._memory = mmap.mmap(-1, self._marks_bytes + places * self._place_bytes)
+        self._cells_end = self._marks_bytes + places * self._place_bytes
+        self._memory = mmap.mmap(-1, self._cells_end + places * self._cells * REMAINS_BYTES)
         self._marked: dict[bytes, int] = {}  # digest to index, oldest first
 
     def place(self, number: int) -> Place:
         """The part that the process in place `number` writes."""
         start = self._marks_bytes + number * self._place_bytes
-        return Place(self._memory, start, self.threads, self._marks_bytes)
+        remains = self._cells_end + number * self._cells * REMAINS_BYTES
+        return Place(self._memory, Area(start, remains, self._marks_bytes, self._cells_end), self.threads)
 
     def clear(self, number: int) -> None:
         """Make a place ready for another process."""
@@ -144,14 +150,23 @@ class Board:
         return _find_mark(self._memory, self._marks_bytes, identity)
 
 
+class Area(NamedTuple):
+    """Where in the memory a place begins, where its remains do, and where all marks and all cells end."""
+
+    start: int
+    remains: int
+    marks_end: int
+    cells_end: int
+
+
 class Place:
     """The part of the board that belongs to one process. Its methods are called from that process's threads."""
 
-    def __init__(self, memory: mmap.mmap, start: int, threads: int, marks_bytes: int) -> None:
+    def __init__(self, memory: mmap.mmap, area: Area, threads: int) -> None:
         self._memory = memory
-        self._start = start
-        self._marks_bytes = marks_bytes
-        first = start + _HEADER_BYTES
+        self._area = area
+        first = area.start + _HEADER_BYTES
+        self._first = first
         self._offsets = [first + number * CELL_BYTES for number in range(threads + COROUTINE_CELLS)]
         self._free_threads = self._offsets[:threads]
         self._free_coroutines = self._offsets[threads:]
@@ -184,8 +199,14 @@ class Place:
         where = delivery.wire.reply_to.encode("utf-8", "backslashreplace")
         if len(where) > _TEXT_BYTES[2]:
             where = b""  # cut off it would be another queue's name
+        remains = invocation.remains
+        if remains and len(remains) <= REMAINS_BYTES:
+            start = self._remains_of(at)
+            memory[start : start + len(remains)] = remains
+        else:
+            remains = b""
         _RUN.pack_into(
-            memory, at + _RUN_AT, started, deadline, invocation.attempt & 0xFFFFFFFF, len(identity),
+            memory, at + _RUN_AT, started, deadline, invocation.attempt & 0xFFFFFFFF, len(identity), len(remains),
             invocation.ack_early, identity, name, where,
         )  # fmt: skip
         _WORD.pack_into(memory, at, next(self._sequence) & 0xFFFFFFFF, _RUNS)
@@ -208,12 +229,14 @@ class Place:
             word = _WORD.unpack_from(self._memory, at)
             if word[1] != _RUNS:
                 continue
-            started, deadline, attempt, length, early, identity, name, reply_to = _RUN.unpack_from(
+            started, deadline, attempt, length, left, early, identity, name, reply_to = _RUN.unpack_from(
                 self._memory, at + _RUN_AT
             )
+            start = self._remains_of(at)
+            remains = self._memory[start : start + left] if left else b""
             if _WORD.unpack_from(self._memory, at) == word:
                 texts = (identity[:length], _text(name), _text(reply_to))
-                yield Running(number, word[0], *texts, attempt, started, deadline, bool(early))
+                yield Running(number, word[0], *texts, attempt, started, deadline, bool(early), remains)
 
     def busy(self) -> int:
         """Threads that run a handler."""
@@ -222,21 +245,21 @@ class Place:
     @property
     def waiting(self) -> int:
         """Messages that wait for a slot, as the process last said."""
-        return int(_HEADER.unpack_from(self._memory, self._start)[0])
+        return int(_HEADER.unpack_from(self._memory, self._area.start)[0])
 
     @waiting.setter
     def waiting(self, count: int) -> None:
-        _HEADER.pack_into(self._memory, self._start, min(count, 0xFFFFFFFF))
+        _HEADER.pack_into(self._memory, self._area.start, min(count, 0xFFFFFFFF))
 
     def is_running(self, identity: bytes) -> bool:
         """A process runs that message, or died under it and the supervisor has not accounted for it yet.
 
         A search through the whole board (some 50 microseconds), and only for messages that come back.
         """
-        at = self._marks_bytes
-        while (at := self._memory.find(identity, at)) >= 0:
+        at, marks_end, cells_end = self._area.marks_end, self._area.marks_end, self._area.cells_end
+        while (at := self._memory.find(identity, at, cells_end)) >= 0:
             cell = at - _IDENTITY_AT
-            in_place = (cell - self._marks_bytes) % self._place_bytes - _HEADER_BYTES
+            in_place = (cell - marks_end) % self._place_bytes - _HEADER_BYTES
             if in_place >= 0 and in_place % CELL_BYTES == 0 and _WORD.unpack_from(self._memory, cell)[1] == _RUNS:
                 return True
             at += 1
@@ -244,13 +267,16 @@ class Place:
 
     def marked(self, identity: bytes) -> Mark:
         """What the supervisor remembers of a message."""
-        return _find_mark(self._memory, self._marks_bytes, identity)
+        return _find_mark(self._memory, self._area.marks_end, identity)
+
+    def _remains_of(self, at: int) -> int:
+        return self._area.remains + (at - self._first) // CELL_BYTES * REMAINS_BYTES
 
 
-def _find_mark(memory: mmap.mmap, marks_bytes: int, identity: bytes) -> Mark:
+def _find_mark(memory: mmap.mmap, marks_end: int, identity: bytes) -> Mark:
     """A search through 32 KiB (some microseconds), and only for messages that come back."""
     digest, at = _digest(identity), 0
-    while (at := memory.find(digest, at, marks_bytes)) >= 0:
+    while (at := memory.find(digest, at, marks_end)) >= 0:
         if at % _MARK.size == 0:
             _, crashes, over_time = _MARK.unpack_from(memory, at)
             return Mark(crashes, bool(over_time))

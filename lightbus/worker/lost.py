@@ -29,7 +29,7 @@ def lost_run(run: Running, *, over_time: bool, text: str) -> LostRun:
     """
     return LostRun(
         queue=run.queue, name=run.name, id=run.message_id, attempt=run.attempt, reply_to=run.reply_to,
-        over_time=over_time, text=text,
+        over_time=over_time, text=text, remains=run.remains,
     )  # fmt: skip
 
 

@@ -247,7 +247,10 @@ class Slots:
             self._conclude_unrun(work, prepared)
             return None
         if delivery.redelivered and (stopped := self._runs.verdict(work, prepared)) is not None:
-            self._conclude(work, prepared, None, stopped, 0.0)
+            if prepared.ack_early:  # the supervisor has its endpoint told already
+                self._conclude_unrun(work, Ack("error"))
+            else:
+                self._conclude(work, prepared, None, stopped, 0.0)
             return None
         return prepared
 

@@ -111,6 +111,16 @@ def late(self, how=""):
     misbehave(how)
     note("ended", id=self.request.id)
     return os.getpid()
+
+
+@task(name="staged.total")
+def total(results):
+    note("total")
+
+
+@task(name="staged.errback")
+def errback(*args):
+    note("errback", id=args[0])
 """
 
 
@@ -160,7 +170,7 @@ class Staged:
 
     def tasks(self) -> TaskApp:
         """The side of the callers; close it."""
-        moved = frozenset({"staged.early", "staged.late"})
+        moved = frozenset({"staged.early", "staged.late", "staged.total", "staged.errback"})
         return TaskApp(Settings(broker_url=self.url, result_backend=self.results, moved=moved))
 
     def noted(self, what: str) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lightbus import Bus
-from lightbus.compat import TimeLimitExceeded, WorkerLostError
+from lightbus.compat import TimeLimitExceeded, WorkerLostError, chord, signature
 from lightbus.core.errors import RemoteError
 from tests.processes import Processes, children, is_running, wait_for
 from tests.worker.staged import SECONDS, Staged, Work, another_child, only_child
@@ -162,3 +162,27 @@ def test_processes_are_added_while_messages_wait(staged: Staged) -> None:
     staged.open_gate()
     staged.wait_for_noted("ended", 6, log=worker.log)
     assert worker.stop() == 0
+
+
+def test_a_chord_of_which_a_part_dies_with_its_process_fails_and_tells_its_errback(
+    tmp_path: Path, redis_url: str, processes: Processes
+) -> None:
+    staged = Staged(tmp_path, redis_url, processes, results=redis_url)
+    worker = staged.worker(application="staged")
+    app = staged.tasks()
+    try:
+        header = [signature("staged.early", args=(how,), app=app) for how in ("", "exit")]
+        body = signature("staged.total", app=app)
+        body.link_error(signature("staged.errback", app=app))
+        result = chord(header, body).apply_async()
+        with pytest.raises(WorkerLostError, match="its process ended with exit code 7"):
+            result.get(timeout=SECONDS)
+        told = staged.wait_for_noted("errback", log=worker.log)
+    finally:
+        app.close()
+
+    assert [entry["id"] for entry in told] == [result.id]
+    assert staged.noted("total") == []
+    assert len(staged.noted("began")) == 2
+    assert worker.stop() == 0
+    staged.close()
