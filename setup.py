@@ -23,6 +23,7 @@ TEST = [
     "opentelemetry-instrumentation-celery>=0.41b0",
     "opentelemetry-sdk>=1.20",
     "django>=4.2",
+    "psycopg[binary]>=3.1",
     "sqlalchemy>=2.0",
     "cronsim>=2.6",
     "freezegun>=1.5",

@@ -71,15 +71,27 @@ def missing_packages() -> list[str]:
         missing.append("rabbitmq-server")
     if "LIGHTBUS_TEST_REDIS_URL" not in os.environ and not find_program("redis-server"):
         missing.append("redis-server")
+    if find_postgres("postgres") is None:
+        missing.append("postgresql")
     return missing
+
+
+def find_postgres(name: str) -> str | None:
+    """The path of a program of PostgreSQL's server, of its newest version; Debian keeps them off the PATH."""
+    versions = [path for path in Path("/usr/lib/postgresql").glob("*") if path.name.isdigit()]
+    for folder in sorted(versions, key=lambda path: int(path.name), reverse=True):
+        if (folder / "bin" / name).exists():
+            return str(folder / "bin" / name)
+    return shutil.which(name)
 
 
 def how_to_get(packages: list[str]) -> str:
     """One sentence for people whose machine lacks `packages`."""
     variables = {"rabbitmq-server": "LIGHTBUS_TEST_AMQP_URL", "redis-server": "LIGHTBUS_TEST_REDIS_URL"}
+    named = [variables[package] for package in packages if package in variables]
     return (
         f"The tests need {' and '.join(packages)}, not found here: install with 'apt-get install {' '.join(packages)}' "
-        f"or your system's like, or name running ones in {' and '.join(variables[package] for package in packages)}."
+        f"or your system's like{', or name running ones in ' if named else ''}{' and '.join(named)}."
     )
 
 
@@ -301,6 +313,51 @@ class RunningRabbitMQ:
 
     def delete_vhost(self, vhost: str) -> None:
         self._ask("DELETE", f"vhosts/{vhost}")
+
+
+class PostgreSQL(Server):
+    """A PostgreSQL with one user, who needs no password. For root it runs as nobody: it refuses root.
+
+    Its folder is one that nobody can reach, so `folder` must be too.
+    """
+
+    name = "postgresql"
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def commands(self) -> dict[str, list[str]]:
+        postgres, initdb = find_postgres("postgres"), find_postgres("initdb")
+        if postgres is None or initdb is None:
+            raise BrokerMissing(how_to_get(["postgresql"]))
+        data = self.folder / "data"
+        if not data.exists():
+            if os.geteuid() == 0:
+                os.chown(self.folder, 65534, 65534)
+            command = [initdb, "--pgdata", str(data), "--auth", "trust", "--username", "postgres", "--no-sync"]
+            subprocess.run([*self._as_nobody(), *command], cwd="/", check=True, stdout=subprocess.DEVNULL, timeout=60)
+        options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
+        settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+        return {self.name: [*self._as_nobody(), postgres, "-D", str(data), "-p", str(self.port), *settings]}
+
+    def answers(self) -> bool:
+        """True when it takes connections, and not only answers while it starts."""
+        asked = [find_postgres("pg_isready") or "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        return subprocess.run(asked, check=False).returncode == 0
+
+    def stop(self) -> None:
+        """As of `Server`, but by its own way to end at once: killed, it would leave a segment of shared memory."""
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int((self.folder / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGQUIT)
+            for keeper in self._keepers:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    keeper.wait(timeout=10)
+        super().stop()
+
+    def _as_nobody(self) -> list[str]:
+        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        return nobody if os.geteuid() == 0 else []
 
 
 class Redis(Server):

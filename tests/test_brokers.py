@@ -11,7 +11,7 @@ import kombu
 import pytest
 import redis
 
-from tests.brokers import Brokers, RabbitMQ, Redis, how_to_get
+from tests.brokers import Brokers, RabbitMQ, Redis, how_to_get, missing_packages
 from tests.processes import ROOT, Process, Processes, is_running, wait_for
 
 NESTED = """
@@ -132,11 +132,16 @@ def test_a_rabbitmq_of_ones_own_comes_back_with_its_data(own_rabbitmq: RabbitMQ)
         assert queue.get(timeout=10).payload == "hello"
 
 
-def test_a_missing_broker_is_an_error_of_one_sentence_and_no_skip(processes: Processes, tmp_path: Path) -> None:
+def test_a_missing_broker_is_an_error_of_one_sentence_and_no_skip(
+    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    missing = missing_packages()  # PostgreSQL is found off the PATH too
     run = processes.start(
         "python", ROOT / "tests/tools/run.py",
         environment={"PATH": str(tmp_path), "LIGHTBUS_TEST_INSTALL": "no"},
     )  # fmt: skip
     assert run.wait() == 2
-    assert run.read_log().strip() == how_to_get(["rabbitmq-server", "redis-server"])
+    assert missing[:2] == ["rabbitmq-server", "redis-server"]
+    assert run.read_log().strip() == how_to_get(missing)
     assert re.fullmatch(r"[^\n]*\.", how_to_get(["redis-server"]))

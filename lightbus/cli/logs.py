@@ -12,11 +12,15 @@ import os
 import sys
 import traceback
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from ..endpoint import current_delivery
 from ..report import Report
+
+if TYPE_CHECKING:
+    from ..worker import Health
 
 FORMATS = ("text", "json")
 TEXT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
@@ -32,7 +36,12 @@ def configure(level: str, log_format: str) -> None:
 
 def wants_colours() -> bool:
     """Whether stderr is a terminal that shows colours, and nobody asked for none (https://no-color.org)."""
-    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return is_terminal() and not os.environ.get("NO_COLOR")
+
+
+def is_terminal() -> bool:
+    """Whether stderr is a terminal that understands more than text."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def print_line(text: str) -> None:
@@ -43,6 +52,38 @@ def print_line(text: str) -> None:
 def log_line(text: str) -> None:
     """The same as a log record, so that every line has the chosen format."""
     logging.getLogger("lightbus.worker").info("%s", text)
+
+
+class TerminalTitle:
+    """A `Sign` that shows a worker's health in the terminal's title: live, and never between the lines of a log."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._shown = ""
+        stream.write("\x1b[22;2t")  # keep the title that was there
+        stream.flush()
+
+    def show(self, health: Health, now: float) -> None:
+        """See `Sign`."""
+        state = "stopping" if health.stopping else "ready" if health.ready else "not ready"
+        title = f"lightbus {state}: {health.busy}/{health.slots} busy in {health.processes} processes"
+        if health.waiting:
+            title += f", {health.waiting} wait"
+        if health.restarts:
+            title += f", {health.restarts} restarts"
+        if title != self._shown:
+            self._shown = title
+            self._stream.write(f"\x1b]2;{title}\x07")
+            self._stream.flush()
+
+    def reloading(self) -> None:
+        """See `Sign`."""
+        self.gone()
+
+    def gone(self) -> None:
+        """See `Sign`."""
+        self._stream.write("\x1b[23;2t")
+        self._stream.flush()
 
 
 class Text(logging.Formatter):

@@ -15,7 +15,7 @@ from ..core.errors import ConfigError
 from ..listeners import EventEndpoint
 from ..serving import CallEndpoint
 from ..version import VERSION
-from ..worker import Process, Supervised, Supervisor, WorkerOptions
+from ..worker import Process, Sign, Supervised, Supervisor, WorkerOptions
 from . import apps as discovery
 from . import logs
 from .connecting import announce
@@ -103,7 +103,10 @@ def worker(
 
             if monitoring is not None:
                 monitoring.sign.start()
-            oversight = supervision.oversight(threads, pidfile, [] if monitoring is None else [monitoring.sign])
+            signs: list[Sign] = [] if monitoring is None else [monitoring.sign]
+            if log_format == "text" and logs.is_terminal():
+                signs.append(logs.TerminalTitle(sys.stderr))
+            oversight = supervision.oversight(threads, pidfile, signs)
             return Supervisor(options.processes, child, oversight).run(lambda pids: say(_ready(pids)))
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from fnmatch import fnmatch
+from pathlib import Path
 
+import psycopg
 import pytest
 
+from tests.brokers import PostgreSQL
 from tests.cli.conftest import Project
+from tests.processes import wait_for
 
 FILES = {
     "proj/__init__.py": "",
@@ -83,17 +90,74 @@ def count() -> int:
 }
 
 
+POSTGRES_SETTINGS = """
+INSTALLED_APPS = ["shop"]
+DATABASES = {{
+    "default": {{
+        "ENGINE": "django.db.backends.postgresql", "NAME": "postgres", "USER": "postgres", "HOST": "127.0.0.1",
+        "PORT": {port}, "CONN_MAX_AGE": {age}, "CONN_HEALTH_CHECKS": {checks},
+    }}
+}}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+"""
+BACKENDS = "from pg_stat_activity where datname = 'postgres' and pid <> pg_backend_pid()"
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgreSQL]:
+    """Not in pytest's folder, which its user could not reach."""
+    folder = Path(tempfile.mkdtemp(prefix="lightbus-postgres-"))
+    server = PostgreSQL(folder)
+    with server:
+        yield server
+    shutil.rmtree(folder)
+
+
 @pytest.fixture
 def django_project(empty: Project) -> Project:
     for name, text in FILES.items():
         empty.write(name, text)
+    migrate(empty)
+    return empty
+
+
+def migrate(project: Project) -> None:
     migrated = subprocess.run(
         [sys.executable, "-m", "django", "migrate", "--run-syncdb", "--verbosity", "0"],
-        cwd=empty.folder, env=os.environ | {"DJANGO_SETTINGS_MODULE": "proj.settings", "PYTHONPATH": "."},
+        cwd=project.folder, env=os.environ | {"DJANGO_SETTINGS_MODULE": "proj.settings", "PYTHONPATH": "."},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert migrated.returncode == 0, migrated.stderr
-    return empty
+
+
+@pytest.mark.parametrize("age, checks", [(0, False), (None, True)], ids=["one per message", "kept"])
+def test_a_message_after_the_database_has_ended_its_connections_is_handled_at_once(
+    empty: Project, postgres: PostgreSQL, age: int | None, checks: bool
+) -> None:
+    files = FILES | {"proj/settings.py": POSTGRES_SETTINGS.format(port=postgres.port, age=age, checks=checks)}
+    for name, text in files.items():
+        empty.write(name, text.replace("    connection.connection.close()", "    # "))
+    migrate(empty)
+    worker = empty.worker("-A", "proj", "-c", "1")
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+
+        def connected() -> int:
+            found = connection.execute(f"select count(*) {BACKENDS}").fetchone()
+            assert found is not None
+            return int(found[0])
+
+        assert connected() == 0, "what importing opened is closed before the fork"
+        for number in (1, 2, 3):
+            assert empty.run("fire", "shop.orders.placed", f"number={number}", "-A", "proj").code == 0
+            wait_for(lambda done=number: worker.read_log().count("outcome=") == done, 15, "a message", [worker.log])
+            wait_for(lambda: connected() == (0 if age == 0 else 1), 10, "the worker's connections", [worker.log])
+            connection.execute(f"select pg_terminate_backend(pid) {BACKENDS}")
+            wait_for(lambda: connected() == 0, 10, "the server to end them")
+        connection.execute("delete from shop_order")
+
+    assert worker.read_log().count("attempt=1") == worker.read_log().count("outcome=ok") == 3
+    assert worker.stop() == 0
 
 
 def test_a_worker_finds_what_installed_apps_declare_and_survives_broken_connections(django_project: Project) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -111,3 +112,32 @@ def test_middleware_that_cannot_be_found_is_said_in_one_sentence(project: Projec
 
     assert ended.code == 78
     assert ended.sentence == "module 'shop' has no attribute 'timer'"
+
+
+def test_on_a_terminal_its_title_shows_the_worker_and_a_pipe_gets_none_of_it(project: Project) -> None:
+    ours, theirs = pty.openpty()
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "lightbus.cli", "worker", "-A", "shop", "-c", "2"], cwd=project.folder,
+        stdin=theirs, stdout=theirs, stderr=theirs, env=os.environ | {"TERM": "xterm"}, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    said = ""
+
+    def says(text: str) -> bool:
+        nonlocal said
+        if text not in said:
+            with contextlib.suppress(OSError):  # EIO: the other side is closed
+                said += os.read(ours, 4096).decode()
+        return text in said
+
+    try:
+        wait_for(lambda: says("\x1b]2;lightbus ready: 0/2 busy in 2 processes\x07"), 20, "the title")
+        worker.terminate()
+        wait_for(lambda: says("\x1b[23;2t"), 20, "the title to be given back")
+        assert worker.wait(20) == 0
+    finally:
+        worker.kill()
+        os.close(ours)
+    piped = project.worker("-A", "shop", "-c", "1")
+    assert piped.stop() == 0
+    assert "\x1b" not in piped.read_log()
