@@ -128,7 +128,6 @@ class TaskEndpoint:
                 logger.info("task %s[%s] retry: %s", name, task_id, error)
                 return Ack("retry")
             case Ignore():
-                logger.info("task %s[%s] ignored", name, task_id)
                 return Ack("ignored")
             case Reject(requeue=True):
                 logger.warning("task %s[%s] rejected: %s; it goes back to its queue", name, task_id, error.reason)

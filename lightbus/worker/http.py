@@ -118,6 +118,7 @@ class HttpSign:
         """Fork the process. Before the supervisor opens anything that it must not inherit."""
         self._snapshot.write(Health(), time.monotonic())
         self._fork()
+        logger.info("health and metrics are served on port %d", self.port)
 
     def show(self, health: Health, now: float) -> None:
         """See `Sign`."""
