@@ -211,6 +211,9 @@ class ChordCounter(Protocol):
     def begin_chord(self, group_id: str, size: int, structure: bytes | None, *, expires_seconds: float | None) -> None:
         """`size` ends are to be counted; `structure` is kept until then."""
 
+    def extend_chord(self, group_id: str, count: int) -> None:
+        """`count` more ends are to be counted."""
+
     def count_part(
         self, group_id: str, task_id: str, place: int | None, part: bytes, *, expires_seconds: float | None
     ) -> ChordParts | None:

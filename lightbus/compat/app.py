@@ -296,7 +296,7 @@ class TaskApp:
 
     def serves(self, name: str) -> bool:
         """Whether the task `name` is served by Lightbus, here or elsewhere."""
-        return name in self.tasks or name in self.settings.moved
+        return name in self.tasks or name in self.settings.moved or name == builtin.ACCUMULATE
 
     def declare(self, queue: str) -> None:
         """Make the Lightbus queue for Celery's `queue` stand."""

@@ -43,6 +43,10 @@ class Chords:
         structure = None if nested is None else json.dumps({"result": nested.as_tuple()}).encode()
         self._counter().begin_chord(group_id, size, structure, expires_seconds=self._expires_seconds)
 
+    def add(self, group_id: str, count: int) -> None:
+        """`count` more ends of tasks are to be waited for."""
+        self._counter().extend_chord(group_id, count)
+
     @property
     def possible(self) -> bool:
         """Whether the result backend can count."""

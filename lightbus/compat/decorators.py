@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import DeclarationError
+from .autoretry import with_autoretry
 from .task import Task
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ logger = logging.getLogger(__name__)
 #: would be a silent difference; such a task stays with Celery for now.
 REFUSED = frozenset(
     {
-        "autoretry_for", "dont_autoretry_for", "retry_kwargs", "retry_backoff", "retry_backoff_max", "retry_jitter",
         "rate_limit", "pydantic", "pydantic_strict", "pydantic_context", "pydantic_dump_kwargs", "Strategy", "Request",
         "compression", "reject_on_worker_lost", "retry_on_worker_lost",
     }
@@ -98,6 +98,8 @@ def build_task(
     )
     task: Task = made()
     task.__qualname__ = function.__qualname__  # type: ignore[attr-defined]  # tools print it
+    if task.autoretry_for:
+        task.run = with_autoretry(task, task.run)  # type: ignore[method-assign]
     return task
 
 
@@ -114,8 +116,8 @@ def task(*args: Any, **options: Any) -> Any:
     """Decorator: make a function a task of the process's app.
 
     Use it bare or with options: `name`, `bind`, `max_retries`, `default_retry_delay`, `acks_late`, `ignore_result`,
-    `queue`, `priority`, `expires`, `time_limit`, `soft_time_limit`, `track_started`, `throws`, `typing`. Any other
-    keyword becomes an attribute of the task.
+    `queue`, `priority`, `expires`, `time_limit`, `soft_time_limit`, `track_started`, `throws`, `typing`,
+    `autoretry_for` and its family, `base`. Any other keyword becomes an attribute of the task.
     """
     from .app import default_app  # app imports this module
 

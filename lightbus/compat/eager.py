@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import states
+from . import hooks, states
 from .asyncresult import EagerResult
 from .canvas import signature
 from .exceptions import Ignore, Reject, Retry
@@ -54,6 +54,7 @@ def run(task: Task, request: Request, *, throw: bool) -> EagerResult:
     task_id = str(request.id)
     with running(task, request):
         try:
+            task.before_start(task_id, request.args, request.kwargs)
             result = task.run(*request.args, **request.kwargs)
             if inspect.iscoroutine(result):
                 result = asyncio.run(result)
@@ -62,17 +63,20 @@ def run(task: Task, request: Request, *, throw: bool) -> EagerResult:
                 raise
             if error.sig is None:
                 return EagerResult(task_id, error, states.RETRY, format_traceback(error))
+            hooks.retried(task, request, error.exc or error)
             again = error.sig
             options = {key: value for key, value in again.options.items() if key not in ("retries", "task_id")}
             return task.apply(again.args, again.kwargs, task_id=task_id, retries=request.retries + 1, **options)
         except (Ignore, Reject) as error:  # never thrown: they are no failures
             return EagerResult(task_id, error, states.IGNORED if isinstance(error, Ignore) else states.REJECTED)
         except Exception as error:  # user code
+            hooks.failed(task, request, error)
             if throw:
                 raise
             _send(task, request.errbacks, (task_id,), request)
             return EagerResult(task_id, error, states.FAILURE, format_traceback(error))
         _send(task, request.callbacks, (result,), request)
+        hooks.succeeded(task, request, result)
     return EagerResult(task_id, result, states.SUCCESS)
 
 

@@ -21,6 +21,7 @@ from ..core.outcome import Ack, DeadLetter, Forward, Outcome, Requeue
 from ..core.topology import TASK_QUEUE_PREFIX, Queue, Topology, task_queue_name
 from ..endpoint import Invocation, LostRun
 from ..ports import Delivery
+from . import hooks
 from .canvas import signature
 from .exceptions import (
     EncodeError,
@@ -117,6 +118,7 @@ class TaskEndpoint:
             return DeadLetter("result-lost", f"the task succeeded, but its result was not stored: {error}")
         if logger.isEnabledFor(logging.DEBUG):  # the worker's own line says the rest
             logger.debug("task %s[%s] succeeded: %s", message.shadow or message.task, message.id, safe_repr(result))
+        hooks.succeeded(run.task, run.request, result)
         return Ack()
 
     def fail(self, invocation: Invocation, error: BaseException) -> Outcome:
@@ -125,6 +127,7 @@ class TaskEndpoint:
         match error:
             case Retry():
                 self._recorder.retried(run, error.exc, error)
+                hooks.retried(run.task, run.request, error.exc or error)
                 logger.info("task %s[%s] retry: %s", name, task_id, error)
                 return Ack("retry")
             case Ignore():
@@ -264,6 +267,7 @@ class TaskEndpoint:
         name, task_id = run.message.shadow or run.message.task, run.message.id
         stored = self._record_failure(run, error)
         sent = self._send_errbacks(run)
+        hooks.failed(run.task, run.request, error)
         if isinstance(error, tuple(run.task.throws)):
             logger.info("task %s[%s] raised expected: %r", name, task_id, error)
         else:
@@ -346,12 +350,14 @@ def _function(run: Run) -> Callable[..., Any]:
 
         async def call_async(*args: Any, **kwargs: Any) -> Any:
             with running(task, request):
+                task.before_start(request.id, request.args, request.kwargs)
                 return await function(*args, **kwargs)
 
         return call_async
 
     def call(*args: Any, **kwargs: Any) -> Any:
         with running(task, request):
+            task.before_start(request.id, request.args, request.kwargs)
             return function(*args, **kwargs)
 
     return call

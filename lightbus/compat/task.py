@@ -12,14 +12,16 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import TransportError
 from ..core.message import Route
 from . import eager, json
 from .asyncresult import AsyncResult, EagerResult
-from .canvas import Chunks, Map, Signature, StarMap
-from .exceptions import MaxRetriesExceededError, Reject, Retry
+from .canvas import Chunks, Map, Signature, StarMap, signature
+from .canvas.replace import replacement_for
+from .exceptions import Ignore, MaxRetriesExceededError, Reject, Retry
 from .request import Request, request_of, running
 from .results import ResultDocument
 from .retrying import retry_arguments, retry_options
@@ -45,6 +47,10 @@ class Task:
         throws: exception classes that are expected and logged without a traceback.
         time_limit, soft_time_limit: seconds a run may take.
         acks_late: acknowledge after the run, so that a crash repeats it.
+        autoretry_for: exception classes after which it is tried again by itself, unless they are in
+            `dont_autoretry_for`; with the options `retry_kwargs` of `retry`.
+        retry_backoff: True, or the seconds from which the delay doubles up to `retry_backoff_max`; with `retry_jitter`
+            it is drawn between 0 and that.
     """
 
     MaxRetriesExceededError = MaxRetriesExceededError
@@ -69,6 +75,12 @@ class Task:
     throws: tuple[type[BaseException], ...] = ()
     trail: bool = True
     override_max_retries: int | None = None
+    autoretry_for: tuple[type[BaseException], ...] = ()
+    dont_autoretry_for: tuple[type[BaseException], ...] = ()
+    retry_kwargs: Mapping[str, Any] = MappingProxyType({})
+    retry_backoff: bool | float = False
+    retry_backoff_max: float = 600
+    retry_jitter: bool = True
 
     _get_app: Callable[[], TaskApp]
     _signature: inspect.Signature
@@ -250,6 +262,57 @@ class Task:
     def chunks(self, it: Any, n: int) -> Signature:
         """`task(*x)` for each of `it`, as a group of messages with `n` each."""
         return Chunks(self.s(), it, n, app=self.app)
+
+    def replace(self, sig: Any) -> Any:
+        """End here, and let `sig` bring this task's result, under its id; what would have followed follows that.
+
+        Raises:
+            Ignore: always, in a worker; write `return self.replace(...)`. Where it runs eagerly the value is returned.
+            ValueError: `sig` is a part of a chord, or an empty chain.
+        """
+        request = self.request
+        replacement = replacement_for(request, sig, self.app)
+        if request.is_eager:
+            return replacement.apply().get()
+        replacement.apply_async()
+        raise Ignore("Replaced by new task")
+
+    def add_to_chord(self, sig: Any, lazy: bool = False) -> Any:
+        """Send `sig` as one more task of the chord's header that the running task is a part of; returns its result.
+
+        Args:
+            lazy: only count it; the caller sends it.
+
+        Raises:
+            ValueError: the running task is part of no chord.
+        """
+        request = self.request
+        if not request.chord or not request.group:
+            raise ValueError(f"task {self.name!r} is part of no chord here")
+        added = signature(sig, app=self.app)
+        added.set(
+            group_id=request.group, group_index=request.group_index, chord=request.chord, root_id=request.root_id
+        )  # fmt: skip
+        result = added.freeze()
+        self.app.chords.add(request.group, 1)
+        return result if lazy else added.apply_async()
+
+    # -- for subclasses ----------------------------------------------------------------------------------------------
+
+    def before_start(self, task_id: Any, args: Any, kwargs: Any) -> None:
+        """Called before the run; what it raises is the task's failure."""
+
+    def on_success(self, retval: Any, task_id: Any, args: Any, kwargs: Any) -> None:
+        """Called after the result is stored."""
+
+    def on_failure(self, exc: BaseException, task_id: Any, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Called after the failure is stored; `einfo.traceback` is text."""
+
+    def on_retry(self, exc: BaseException, task_id: Any, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Called after the task was sent again."""
+
+    def after_return(self, status: str, retval: Any, task_id: Any, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Called last, after a success or a failure."""
 
     def update_state(self, task_id: str | None = None, state: str = "", meta: Any = None) -> None:
         """Store a state of the task's own, for example `state="PROGRESS", meta={"done": 5}`, where results are kept.

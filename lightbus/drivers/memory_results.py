@@ -53,6 +53,10 @@ class MemoryResults:
         with self._changed:
             self._chords[group_id] = _Chord(size, structure)
 
+    def extend_chord(self, group_id: str, count: int) -> None:
+        with self._changed:
+            self._chords[group_id].size += count
+
     def count_part(
         self, group_id: str, task_id: str, place: int | None, part: bytes, *, expires_seconds: float | None
     ) -> ChordParts | None:

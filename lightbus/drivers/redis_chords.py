@@ -79,6 +79,9 @@ class RedisChords:
 
         self._carry_out(write)
 
+    def extend_chord(self, group_id: str, count: int) -> None:
+        self._carry_out(lambda: self._redis.incrby(self._keys(group_id)[1], count))
+
     def count_part(
         self, group_id: str, task_id: str, place: int | None, part: bytes, *, expires_seconds: float | None
     ) -> ChordParts | None:

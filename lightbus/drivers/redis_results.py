@@ -56,7 +56,8 @@ class RedisResults:
         except ValueError as error:
             raise ConfigError(f"{self._where!r} is no URL of a Redis: {error}") from error
         chords = RedisChords(self._redis, global_keyprefix, self._carry_out)
-        self.begin_chord, self.count_part, self.end_chord = chords.begin_chord, chords.count_part, chords.end_chord
+        self.begin_chord, self.extend_chord = chords.begin_chord, chords.extend_chord
+        self.count_part, self.end_chord = chords.count_part, chords.end_chord
 
     def store(self, task_id: str, document: bytes, *, expires_seconds: float | None) -> None:
         key = self._prefix + task_id

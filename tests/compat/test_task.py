@@ -560,7 +560,7 @@ def test_reconfiguring_opens_results_anew() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [{"autoretry_for": (ValueError,)}, {"retry_backoff": True}, {"rate_limit": "10/m"}, {"pydantic": True}]
+    "option", [{"rate_limit": "10/m"}, {"pydantic": True}, {"reject_on_worker_lost": True}, {"compression": "gzip"}]
 )
 def test_an_option_that_would_be_a_silent_difference_is_refused(option: dict[str, Any]) -> None:
     app = TaskApp()

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from ..app import TaskApp
 
 
+#: The one that Lightbus sends of itself, when a task is replaced by a group: any worker of either side runs it.
+ACCUMULATE = "celery.accumulate"
+
+
 def functions(app: TaskApp) -> Mapping[str, Callable[..., Any]]:
     """The functions of these tasks, by their names."""
 
@@ -41,7 +45,7 @@ def functions(app: TaskApp) -> Mapping[str, Callable[..., Any]]:
         """Results expire by themselves where Lightbus keeps them."""
 
     return {
-        "celery.accumulate": accumulate,
+        ACCUMULATE: accumulate,
         "celery.map": xmap,
         "celery.starmap": xstarmap,
         "celery.chunks": chunks,
