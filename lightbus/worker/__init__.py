@@ -7,8 +7,9 @@ watch        adapts the prefetch, and hands back what long handlers hold up     
 settle       carries an outcome out: acknowledge, or publish a copy first       (settle.py)
 runs         what runs now, its hard limit, and who ends it                     (runs.py)
 
-Between the two kinds of process: a board in shared memory that says what runs and what crashed (board.py, crashes.py),
-and a channel for words (control.py, lost.py). Beside the supervisor: limits, autoscale, health, pidfile, reload.
+Between the two kinds of process: a board in shared memory that says what runs and what crashed (board.py, crashes.py,
+accounts.py), and a channel for words (control.py, lost.py). Beside the supervisor: limits, autoscale, health, pidfile,
+reload.
 """
 
 from .autoscale import Autoscale

@@ -37,7 +37,8 @@ _SECONDS = struct.Struct("=d")
 _RUN_AT = _WORD.size
 _DEADLINE_AT = _RUN_AT + _SECONDS.size
 _IDENTITY_AT = _RUN_AT + struct.calcsize("=ddIHHBx")
-_HEADER = struct.Struct("=I")  # of a place: messages that wait
+_HEADER = struct.Struct("=dI")  # of a place: when to kill its process, messages that wait
+_WAITING = struct.Struct("=I")
 _HEADER_BYTES = 64
 _MARK = struct.Struct("=16sHH12x")  # digest, crashes, whether the time limit was hit
 _TEXT_BYTES = (256, 128, 80)  # identity, name, reply_to: as in _RUN
@@ -129,7 +130,7 @@ class Board:
     def clear(self, number: int) -> None:
         """Make a place ready for another process."""
         start = self._marks_bytes + number * self._place_bytes
-        _HEADER.pack_into(self._memory, start, 0)
+        _HEADER.pack_into(self._memory, start, 0.0, 0)
         for cell in range(self._cells):
             at = start + _HEADER_BYTES + cell * CELL_BYTES
             if _WORD.unpack_from(self._memory, at)[1] != _FREE:
@@ -245,11 +246,20 @@ class Place:
     @property
     def waiting(self) -> int:
         """Messages that wait for a slot, as the process last said."""
-        return int(_HEADER.unpack_from(self._memory, self._area.start)[0])
+        return int(_HEADER.unpack_from(self._memory, self._area.start)[1])
 
     @waiting.setter
     def waiting(self, count: int) -> None:
-        _HEADER.pack_into(self._memory, self._area.start, min(count, 0xFFFFFFFF))
+        _WAITING.pack_into(self._memory, self._area.start + _SECONDS.size, min(count, 0xFFFFFFFF))
+
+    @property
+    def kill_at(self) -> float:
+        """`time.monotonic()` by which the process wants to have ended; 0.0 while it does not."""
+        return float(_HEADER.unpack_from(self._memory, self._area.start)[0])
+
+    @kill_at.setter
+    def kill_at(self, moment: float) -> None:
+        _SECONDS.pack_into(self._memory, self._area.start, moment)
 
     def is_running(self, identity: bytes) -> bool:
         """A process runs that message, or died under it and the supervisor has not accounted for it yet.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..core.errors import LightbusError
 from ..core.exitcodes import EXIT_DEFECT, EXIT_OK, exit_code_of
@@ -78,3 +80,24 @@ def run_child(
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def send_signal(pid: int, number: signal.Signals) -> None:
+    """Signal a child that may have ended meanwhile, and is then still to be reaped."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that a process has in RAM; 0 when it has just ended. Linux."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
+def cause_of(status: int) -> str:
+    """What `waitpid` says of an end, to complete "process 7 ..."."""
+    if os.WIFSIGNALED(status):
+        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"ended with exit code {os.WEXITSTATUS(status)}"

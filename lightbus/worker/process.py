@@ -37,6 +37,7 @@ from .watch import Watch
 logger = logging.getLogger("lightbus.worker")
 
 SETTLE_SECONDS = 10.0
+OVER_TIME_SECONDS = 10.0  #: for all that a process does at a hard limit; then its supervisor kills it
 CUT_OFF_SECONDS = 2.0  #: for each step of a hurried end
 LOOK_SECONDS = 0.5  #: how often a process tells how much waits, where somebody asks
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -229,6 +230,8 @@ class Process:
 
     def _end_over_time(self, run: Run) -> None:
         """A handler is over its hard limit. On the watchdog's thread, since the handler's does not come back."""
+        # First of all: what follows may hang on a lock that the handler holds, the log's for example.
+        self._place.kill_at = time.monotonic() + OVER_TIME_SECONDS
         invocation = run.invocation
         seconds = invocation.hard_limit_seconds or self._options.limits.time_seconds
         logger.error(

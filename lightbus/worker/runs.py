@@ -131,6 +131,7 @@ class Runs:
             now = time.monotonic()
             runs = list(self._running.values())
             for run in runs:
-                if run.deadline <= now and self.finish(run):
+                # The board keeps its deadline: should this process hang from now on, it is known for what.
+                if run.deadline <= now and self._running.pop(id(run), None) is not None:
                     self._on_over_time(run)
             self._next_deadline = min([self._next_deadline, *(run.deadline for run in runs if run.deadline > now)])

@@ -22,14 +22,13 @@ from types import FrameType
 from ..core.errors import ConfigError, LightbusError
 from ..core.exitcodes import EXIT_CUT_OFF, EXIT_DEFECT, EXIT_OK, EXIT_TIME_LIMIT
 from . import reload
+from .accounts import Accounts
 from .autoscale import Autoscale, Load, Scaler
 from .board import Board
-from .children import STOP_SIGNALS, Child, run_child
+from .children import STOP_SIGNALS, Child, cause_of, resident_bytes, run_child, send_signal
 from .control import Channel, ChildMain, Supervised
-from .crashes import Death, death_of, next_mark
 from .health import Health, Sign
 from .limits import Limits
-from .lost import as_message, lost_run
 
 logger = logging.getLogger("lightbus.worker")
 
@@ -37,7 +36,6 @@ logger = logging.getLogger("lightbus.worker")
 SHORT_LIFE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 10.0
 LOOK_SECONDS = 0.5
-KILL_SECONDS = 2.0  #: after its hard limit, a process that has not ended itself is killed
 ENDING_SECONDS = 5.0  #: what a process gets to hand back what it has, before it is killed
 SIGNALS = (*STOP_SIGNALS, signal.SIGQUIT, signal.SIGHUP)
 
@@ -109,7 +107,7 @@ class Supervisor:
         self._starts: list[float] = []  # when another child is due
         self._predecessors = reload.Predecessors.from_environment()
         self._old: list[int] = list(self._predecessors.pids)
-        self._lost: dict[str, object] = {}  # runs that no child has been asked to tell of yet
+        self._accounts = Accounts(self._board)
         self._short_lives = 0
         self._restarts = 0
         self._asked = _Asked()
@@ -148,8 +146,7 @@ class Supervisor:
                 on_ready(list(self._children))
             while self._children or self._old or (self._starts and not self._stop.hardness):
                 self._turn()
-            for run in self._lost:
-                logger.error("a lost run's endpoint could not be told, no process was left id=%s", run)
+            self._accounts.give_up()
         finally:
             for sign in self._oversight.signs:
                 sign.gone()
@@ -175,7 +172,8 @@ class Supervisor:
 
     def _turn(self) -> None:
         now = time.monotonic()
-        due = min([self._looked + LOOK_SECONDS, *self._starts, self._stop.kill_at])
+        starts = self._starts if self._free_places() else ()
+        due = min([self._looked + LOOK_SECONDS, *starts, self._stop.kill_at])
         self._wait(max(0.0, due - now))
         self._hear()
         self._reap()
@@ -187,11 +185,14 @@ class Supervisor:
         if not self._stop.hardness:
             self._start_due(now)
             self._reload()
+        self._show(now)
+
+    def _show(self, now: float) -> None:
         health = self.health()
         for sign in self._oversight.signs:
             sign.show(health, now)
 
-    def _wait(self, seconds: float | None) -> None:
+    def _wait(self, seconds: float) -> None:
         """For a signal or a word of a child."""
         watched = [self._wake_reader, *(child.channel.fileno() for child in self._children.values())]
         select.select(watched, [], [], seconds)
@@ -211,9 +212,8 @@ class Supervisor:
                     self._let_leave(child)
                 elif word == "told":
                     child.untold.pop(str(value), None)
-            if child.ready and self._lost:
-                child.untold |= {key: run for key, run in self._lost.items() if child.channel.send("lost", run)}
-                self._lost = {key: run for key, run in self._lost.items() if key not in child.untold}
+            if child.ready:
+                self._accounts.have_told(child)
 
     def _reap(self) -> None:
         for pid in list(self._old):
@@ -231,7 +231,7 @@ class Supervisor:
     def _bury(self, child: Child, status: int) -> None:
         """A child has ended: account for what it ran, and have another in its place."""
         child.channel.close()
-        self._account(child, _cause(status))
+        self._accounts.close(child, cause_of(status))
         if self._stop.hardness:
             ended_well = os.waitstatus_to_exitcode(status) in (EXIT_OK, EXIT_TIME_LIMIT)
             self._stop.cut_off = self._stop.cut_off or (child.ready and not ended_well)
@@ -246,38 +246,17 @@ class Supervisor:
             pause = min(0.1 * 2.0**self._short_lives, LONGEST_PAUSE_SECONDS) if self._short_lives else 0.0
         if child.failure:
             logger.error("a process could not start: %s", child.failure)
-        logger.error("process %d %s; another starts in %.1f s", child.pid, _cause(status), pause)
+        logger.error("process %d %s; another starts in %.1f s", child.pid, cause_of(status), pause)
         self._starts.append(now + pause)
         self._restarts += 1
-
-    def _account(self, child: Child, cause: str) -> None:
-        """Remember what a dead process ran, for those who get it next; tell of what nobody gets any more."""
-        death = death_of(child.place.running(), child.killed_for)
-        self._lost |= child.untold
-        for run in death.suspects:
-            mark = next_mark(self._board.marked(run.identity), death)
-            self._board.mark(run.identity, mark)
-            logger.error(
-                "process %d %s while it ran name=%s id=%s crashes=%d",
-                child.pid, cause, run.name, run.message_id, mark.crashes,
-            )  # fmt: skip
-        for run in death.lost:
-            if run.complete:
-                lost = lost_run(run, over_time=run.cell in death.over_time, text=_what_happened(death, run.cell, cause))
-                self._lost[run.message_id] = as_message(lost)
-        self._board.clear(child.number)
 
     def _look(self, now: float) -> None:
         """What is only seen by looking: hung processes, memory, load, changed files."""
         memory_limit = self._oversight.limits.max_memory_bytes
         for child in self._children.values():
-            over = frozenset(run.cell for run in child.place.running() if now >= run.deadline + KILL_SECONDS)
-            if over and not child.killed_for:
-                logger.error("process %d did not end at a hard time limit of what it runs; it is killed", child.pid)
-                child.killed_for = over
-                _signal(child.pid, signal.SIGKILL)
+            self._accounts.kill_if_hung(child, now)
             if memory_limit is not None and child.ready and not child.leaving and not self._stop.hardness:
-                used = _resident_bytes(child.pid)
+                used = resident_bytes(child.pid)
                 if used > memory_limit:
                     logger.warning("process %d is replaced: it has %d KiB resident", child.pid, used // 1024)
                     child.channel.send("drain")
@@ -315,29 +294,30 @@ class Supervisor:
         """Start one child and wait until it consumes, so that a wrong URL is said once and not once per child."""
         first = self._fork(0)
         while not first.ready and not (self._asked.stops or self._asked.cold):
-            self._wait(None)
+            self._wait(LOOK_SECONDS)
             self._hear()
+            self._show(time.monotonic())
             ended, status = os.waitpid(first.pid, os.WNOHANG)
             if not ended:
                 continue
             self._hear()  # its last words
             del self._children[first.pid]
-            if (
-                self._old
-            ):  # the new code loads, but does not start: the broker is away, or it is wrong. The old goes on.
+            if self._old:  # the new code loads, but cannot start: the broker may be away. The old goes on meanwhile.
                 self._bury(first, status)
                 return
             code = os.waitstatus_to_exitcode(status)
-            text = first.failure or f"the first process ended at once ({_cause(status)})"
+            text = first.failure or f"the first process ended at once ({cause_of(status)})"
             raise ChildFailed(text, code if code > 0 else EXIT_DEFECT)
 
     def _start_due(self, now: float) -> None:
         due = [when for when in self._starts if when <= now]
-        taken = {child.number for child in self._children.values()}
-        free = [number for number in range(self._board.places) if number not in taken]
-        for when, number in zip(due, free, strict=False):  # no place: when one is free
+        for when, number in zip(due, self._free_places(), strict=False):  # no place: when one is free
             self._starts.remove(when)
             self._fork(number)
+
+    def _free_places(self) -> list[int]:
+        taken = {child.number for child in self._children.values()}
+        return [number for number in range(self._board.places) if number not in taken]
 
     def _fork(self, number: int) -> Child:
         sys.stdout.flush()
@@ -390,9 +370,9 @@ class Supervisor:
             stop.cut_off = True
             for child in self._children.values():
                 if not child.ready or not child.channel.send("end"):
-                    _signal(child.pid, signal.SIGKILL)
+                    send_signal(child.pid, signal.SIGKILL)
             for pid in self._old:
-                _signal(pid, signal.SIGKILL)
+                send_signal(pid, signal.SIGKILL)
         else:
             stop.kill_at = float("inf")
             stop.cut_off = True
@@ -400,7 +380,7 @@ class Supervisor:
 
     def _signal_all(self, number: signal.Signals) -> None:
         for pid in [*self._children, *self._old]:
-            _signal(pid, number)
+            send_signal(pid, number)
 
     def _reload(self) -> None:
         """Become the same command with the code as it is now; or, when that does not load, say so and go on."""
@@ -420,7 +400,7 @@ class Supervisor:
             sign.reloading()
         self._oversight.before_exec()
         reload.become_new(
-            [*self._children, *self._old], [self._life_writer, *self._predecessors.life], (*SIGNALS, signal.SIGCHLD)
+            [*self._children, *self._old], [self._life_writer, *self._predecessors.life], SIGNALS
         )  # fmt: skip
 
     def _replace_one_old(self) -> None:
@@ -429,7 +409,7 @@ class Supervisor:
         may_go = self._predecessors.pids if ready >= self._wanted else self._predecessors.pids[:ready]
         for pid in may_go:
             if pid in self._old:  # told before or not: a second SIGTERM changes nothing for a child
-                _signal(pid, signal.SIGTERM)
+                send_signal(pid, signal.SIGTERM)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGQUIT:
@@ -440,29 +420,5 @@ class Supervisor:
             self._asked.stops += 1
 
 
-def _what_happened(death: Death, cell: int, cause: str) -> str:
-    if cell in death.over_time:
-        return "it ran for longer than its hard limit, and its process was killed"
-    return f"its process {cause}"
-
-
 def _is_terminal(stream: object) -> bool:
     return bool(getattr(stream, "isatty", lambda: False)())
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it has just ended and will be reaped
-        os.kill(pid, number)
-
-
-def _resident_bytes(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):  # it has just ended
-        return 0
-
-
-def _cause(status: int) -> str:
-    if os.WIFSIGNALED(status):
-        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
-    return f"ended with exit code {os.WEXITSTATUS(status)}"

@@ -49,6 +49,10 @@ def misbehave(how):
     elif how == "gil":  # holds the interpreter's lock in C code: no thread of this process runs any more
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # one would end the sleep
         ctypes.PyDLL(None).sleep(600)
+    elif how == "lock":  # the log's: whoever ends this process cannot even say so
+        import logging
+        logging.getLogger().handlers[0].acquire()
+        wait()
     elif how == "memory":
         import resource
         soft, hard = resource.getrlimit(resource.RLIMIT_AS)

@@ -76,7 +76,11 @@ def test_a_call_whose_server_dies_is_answered_at_once(staged: Staged) -> None:
     assert len(staged.noted("called")) == 1
 
 
-@pytest.mark.parametrize("how", ["wait", "gil"])
+@pytest.mark.parametrize(
+    "broker_url, how",
+    [("amqp", "wait"), ("amqp", "gil"), ("redis", "wait"), ("sqlite", "wait"), ("sqlite", "gil")],
+    indirect=["broker_url"],
+)
 def test_a_listener_over_its_hard_limit_is_retried_and_then_parked(each_staged: Staged, how: str) -> None:
     """Whether its process can end itself (wait) or not (gil)."""
     worker = each_staged.worker("--time-limit", "0.5")
@@ -90,6 +94,16 @@ def test_a_listener_over_its_hard_limit_is_retried_and_then_parked(each_staged: 
     assert [entry["attempt"] for entry in each_staged.noted("began") if entry["id"] == "long"] == [1, 2]
     assert ("it is killed" in worker.read_log()) == (how == "gil")
     assert worker.stop() == 0
+
+
+def test_a_handler_that_hangs_with_the_lock_of_the_log_is_killed_all_the_same(staged: Staged) -> None:
+    worker = staged.worker("--time-limit", "0.3")
+    child = only_child(worker)
+    staged.fire(("locked", "lock"))
+    staged.wait_for_noted("began", log=worker.log)
+    wait_for(lambda: not is_running(child), SECONDS, "the child to be killed", [worker.log])
+
+    worker.wait_for_log("was killed by SIGKILL while it ran")
 
 
 @pytest.mark.parametrize("name", ["staged.early", "staged.late"])
