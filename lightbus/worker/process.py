@@ -87,11 +87,13 @@ class Process:
         os.set_blocking(self._stop_writer, False)
         self._ended = threading.Event()
         self._signals = 0  # that ask for a stop
+        self._owns_process = False
 
     def run(self, *, ready: Callable[[], None] = lambda: None) -> None:
         """Consume until stopped; returns when everything taken on is settled.
 
-        A process that is cut off does not return: it exits, with EXIT_CUT_OFF or EXIT_TIME_LIMIT.
+        A process that is cut off does not return: it exits, with EXIT_CUT_OFF or EXIT_TIME_LIMIT. On another thread
+        than the main one it hands back what it has, and leaves the exit to its program.
 
         Args:
             ready: called once all queues are consumed.
@@ -99,7 +101,8 @@ class Process:
         Raises:
             LightbusError: the start failed; nothing is consumed.
         """
-        if threading.current_thread() is threading.main_thread():
+        self._owns_process = threading.current_thread() is threading.main_thread()
+        if self._owns_process:
             # The kernel may hand a signal to any thread, and the main one, waiting for work, would then run no Python
             # handler. The byte that the wake-up descriptor gets is written whichever thread it is.
             signal.set_wakeup_fd(self._stop_writer, warn_on_full_buffer=False)
@@ -120,7 +123,7 @@ class Process:
             self.stop()
             if control.ident is not None:
                 control.join()
-            if threading.current_thread() is threading.main_thread():
+            if self._owns_process:
                 signal.set_wakeup_fd(-1)
             os.close(self._stop_reader)
             writer, self._stop_writer = self._stop_writer, -1
@@ -167,6 +170,7 @@ class Process:
                 return
             if news.at_once or time.monotonic() >= deadline:
                 self._cut_off(EXIT_CUT_OFF)
+                return
             if news.stop and deadline == math.inf:
                 if self._supervised is None and self._signals:
                     logger.info("stopping; a second signal ends it at once")
@@ -241,12 +245,17 @@ class Process:
         self._cut_off(EXIT_TIME_LIMIT)
 
     def _cut_off(self, exit_code: int) -> None:
-        """Hand back what has not begun and what runs, and exit: the threads of the handlers end with the process."""
+        """Hand back what has not begun and what runs, and exit: the threads of the handlers end with the process.
+
+        Inside another program, on a thread that is not its main one, only the first: the program is not ours to end.
+        """
         self._drain()
         if cut := self._slots.give_up_all():
             logger.warning("%d handlers were cut off; what they handled goes back, or has failed", cut)
         self._leave(CUT_OFF_SECONDS)
-        os._exit(exit_code)
+        if self._owns_process:
+            os._exit(exit_code)
+        logger.error("a handler that was cut off goes on in this program: its thread cannot be ended")
 
     def _leave(self, timeout_seconds: float) -> None:
         for settler in {id(settler): settler for _, settler in self._settlers}.values():

@@ -200,3 +200,18 @@ def test_a_chord_of_which_a_part_dies_with_its_process_fails_and_tells_its_errba
     assert len(staged.noted("began")) == 2
     assert worker.stop() == 0
     staged.close()
+
+
+def test_two_processes_count_together(tmp_path: Path, amqp_vhost_url: str, processes: Processes) -> None:
+    """The broker hands the message to the other process before the supervisor has buried the first one."""
+    staged = Staged(tmp_path, amqp_vhost_url, processes)
+    worker = staged.worker("-c", "3", "--max-crashes", "2")
+    staged.fire(*((f"poison{number}", "exit") for number in range(3)), *((f"good{number}", "") for number in range(9)))
+    for _ in range(3):
+        assert staged.parked().wire.headers["lightbus_dead_attempts"] == 2
+    staged.wait_for_noted("ended", 9, log=worker.log)
+
+    tries = [entry["id"] for entry in staged.noted("began") if entry["id"].startswith("poison")]
+    assert sorted(tries) == ["poison0"] * 2 + ["poison1"] * 2 + ["poison2"] * 2
+    assert worker.stop() == 0
+    staged.close()

@@ -13,7 +13,7 @@ from tests.processes import Process, Processes, children, is_running, wait_for
 PROGRAM = """
 import logging, os, select, signal, sys, time
 from lightbus.core.errors import AccessRefused, BrokerUnreachable
-from lightbus.worker import Supervisor
+from lightbus.worker import Autoscale, Oversight, Supervisor
 from lightbus.worker.supervisor import ChildFailed
 
 logging.basicConfig(format="%(message)s", level="INFO")
@@ -34,12 +34,14 @@ def child(supervised):
     signal.signal(signal.SIGTERM, lambda *_: mode == "stubborn" or os.write(writer, b"s"))
     supervised.ready()
     print("child ready", flush=True)
-    watched = [reader] if mode == "stubborn" else [reader, supervised.life]
+    watched = [reader] if mode == "stubborn" else [reader, supervised.life, supervised.channel]
     select.select(watched, [], [])
     print("child done", flush=True)
 
 try:
-    sys.exit(Supervisor(int(sys.argv[2]), child).run(lambda pids: print("ready", *pids, flush=True)))
+    scale = Autoscale(3, 1, grow_seconds=0.1, shrink_seconds=0.6) if mode == "scale" else None
+    supervisor = Supervisor(int(sys.argv[2]), child, Oversight(autoscale=scale))
+    sys.exit(supervisor.run(lambda pids: print("ready", *pids, flush=True)))
 except ChildFailed as error:
     print(f"failed: {error}", file=sys.stderr)
     sys.exit(error.exit_code)
@@ -129,4 +131,15 @@ def test_a_stop_while_the_first_child_starts_ends_it(processes: Processes, progr
     process = processes.start("python", program, "slow", "4", name="slow")
     process.wait_for_log("child starts")
 
+    assert process.stop() == 0
+
+
+def test_idle_processes_leave_one_by_one_down_to_the_minimum(processes: Processes, program: Path) -> None:
+    process = started(processes, program, "scale", 3)
+    wait_for(lambda: len(children(process.pid)) == 1, 20, "two children to leave", [process.log])
+
+    log = process.read_log()
+    assert log.index("autoscale: 2 processes, were 3") < log.index("autoscale: 1 processes, were 2")
+    assert log.count("child done") == 2
+    assert "another starts" not in log
     assert process.stop() == 0
