@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from ..core.errors import ConfigError
 from ..worker import Autoscale, HealthFile, Limits, Oversight, Sign, Systemd
 from ..worker.pidfile import PidFile
 from .shared import Grouped
@@ -107,7 +109,7 @@ def supervision_options(function: Callable[..., Any]) -> Callable[..., Any]:
             max_memory_bytes=None if max_memory_per_child is None else max_memory_per_child * 1024,
             grace_seconds=grace_seconds,
         )  # fmt: skip
-        scale = None if autoscale is None else Autoscale.parse(autoscale)
+        scale = None if autoscale is None else _scale(autoscale)
         supervision = Supervision(
             autoscale=scale, limits=limits, reload=reload, check=check, health_file=health_file, http=http,
             pidfile=pidfile,
@@ -117,3 +119,13 @@ def supervision_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def _scale(text: str) -> Autoscale:
+    """Raises UsageError: it is none, or the number of processes is given as well."""
+    if click.get_current_context().get_parameter_source("processes") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("give --processes or --autoscale, not both")
+    try:
+        return Autoscale.parse(text)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error

@@ -155,3 +155,22 @@ def test_a_pyproject_that_is_no_toml_is_said(empty: Project) -> None:
 
     assert ended.code == 78
     assert "pyproject.toml" in ended.sentence
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("--autoscale", "2,x"), "autoscale takes MAX,MIN as in 10,2; got '2,x'"),
+        (("--autoscale", "1,2"), "autoscale needs 1 <= MIN <= MAX"),
+        (("--autoscale", "2,1", "-c", "2"), "give --processes or --autoscale, not both"),
+        (("--pool", "solo", "--max-tasks-per-child", "2"), "--max-tasks-per-child needs a supervisor"),
+        (("--time-limit", "0"), "--time-limit"),
+        (("--grace-seconds", "-1"), "--grace-seconds"),
+    ],
+)
+def test_wrong_limits_are_said_before_anything_starts(project: Project, arguments: tuple[str, ...], said: str) -> None:
+    ended = project.run("worker", "-A", "shop", *arguments)
+
+    assert ended.code == 2
+    assert said in ended.err
+    assert "ready" not in ended.err
