@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -48,6 +49,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started as a background job by a shell: the programs that tests interrupt would inherit that and not hear it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     given: dict[str, Any] | None = getattr(config, "workerinput", None)
     if given is None:
         config.stash[BROKERS] = Brokers(Path(tempfile.mkdtemp(prefix="lightbus-test-")), os.getpid())
