@@ -15,6 +15,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+
+import msgspec
+
 from .. import Bus, current_delivery
 from ..core.errors import TopologyMismatch
 from ..core.message import Route, Wire
@@ -204,7 +207,8 @@ class TaskApp:
         message = sending.message
         if not message.ignore_result:
             reply_to = self.results.expect(message.id)
-            sending = replace(sending, message=replace(message, reply_to=message.reply_to or reply_to))
+            message = msgspec.structs.replace(message, reply_to=message.reply_to or reply_to)
+            sending = replace(sending, message=message)
         message, route, delay_seconds = self._located(sending, options)
         handled, end = current_delivery(), None
         trace = {} if handled is None else dict(handled.trace)
@@ -219,7 +223,7 @@ class TaskApp:
             )
             end = self._publish_hooks.begin(publication)
         if trace:
-            message = replace(message, headers={**trace, **message.headers})
+            message = msgspec.structs.replace(message, headers={**trace, **message.headers})
         return Outgoing(encode_task(message), route, delay_seconds, message, parent if add_to_parent else None, end)
 
     def sent(self, outgoing: Outgoing, published: Future[None]) -> asyncresult.AsyncResult:
@@ -326,7 +330,7 @@ class TaskApp:
             # The header `expires` decides, in the worker, which stores REVOKED. A broker that dropped the message would
             # leave the caller waiting, and while a delayed message waits in the broker its expiry would run off.
             if sending.delay_seconds > 0 or not message.ignore_result:
-                message = replace(message, expiration_seconds=None)
+                message = msgspec.structs.replace(message, expiration_seconds=None)
             self.declare(queue)
             return message, Route("", task_queue_name(queue)), sending.delay_seconds
         if sending.route is not None:

@@ -93,6 +93,8 @@ def build_task(
             "__wrapped__": staticmethod(function),
             "_get_app": staticmethod(get_app),
             "_signature": signature,
+            "_fitting": _fitting(signature),
+            "_is_coroutine": inspect.iscoroutinefunction(function),
             **attributes,
         },
     )
@@ -101,6 +103,16 @@ def build_task(
     if task.autoretry_for:
         task.run = with_autoretry(task, task.run)  # type: ignore[method-assign]
     return task
+
+
+def _fitting(signature: inspect.Signature) -> range:
+    """How many positional arguments a call may have that has no others."""
+    parameters = signature.parameters.values()
+    positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    if any(one.kind is one.KEYWORD_ONLY and one.default is one.empty for one in parameters):
+        return range(0)
+    most = sys.maxsize if any(one.kind is one.VAR_POSITIONAL for one in parameters) else len(positional) + 1
+    return range(sum(one.default is one.empty for one in positional), most)
 
 
 def task_name(function_name: str, module_name: str, main: str | None) -> str:

@@ -7,7 +7,6 @@ is stored; after a failure the result is stored first. What this side cannot do 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import logging
 import socket
 import time
@@ -346,7 +345,7 @@ def _function(run: Run) -> Callable[..., Any]:
     """The task's function in the context of its request; a coroutine function for a coroutine function."""
     task, request = run.task, run.request
     function: Callable[..., Any] = task.run if type(task).__call__ is Task.__call__ else task
-    if inspect.iscoroutinefunction(task.run):
+    if task._is_coroutine:
 
         async def call_async(*args: Any, **kwargs: Any) -> Any:
             with running(task, request):

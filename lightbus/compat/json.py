@@ -6,12 +6,15 @@ The bytes written are those that kombu 5.3 and later write, and what older ones 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import sys
 import uuid
 from collections.abc import Callable
 from datetime import date, datetime, time
 from decimal import Decimal
+
+import msgspec
 
 
 def dumps(value: object) -> str:
@@ -32,8 +35,14 @@ def loads(data: bytes | str) -> object:
     Raises:
         ValueError: it is no JSON, or names a type or value that is not known.
     """
+    # msgspec is four times as quick, and stricter than Celery's JSON: what it refuses (NaN, half a surrogate pair,
+    # numbers beyond a float) is read again. It has no hook for objects: it gets nothing that may spell `__type__`.
+    marks = (b"__type__", b"\\u00") if isinstance(data, bytes) else ("__type__", "\\u00")
+    if marks[0] not in data and marks[1] not in data:  # type: ignore[operator]
+        with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+            return msgspec.json.decode(data)
     try:
-        return json.loads(data.decode("utf-8") if isinstance(data, bytes) else data, object_hook=_revive)
+        return _DECODER.decode(data.decode("utf-8") if isinstance(data, bytes) else data)
     except RecursionError as error:
         raise ValueError("is nested too deeply") from error
 
@@ -115,3 +124,6 @@ def _revive(found: dict[str, object]) -> object:
         return decoder(value)
     except (TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"has {value!r:.100} where a {name} is announced: {error}") from error
+
+
+_DECODER = json.JSONDecoder(object_hook=_revive)

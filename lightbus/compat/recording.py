@@ -50,10 +50,10 @@ class Recorder:
 
         Celery 5.7 marks a revoked id REVOKED, although it runs elsewhere, as long as no state is stored.
         """
-        settings = self._app.settings
-        tracked = run.task.setting("track_started")
-        shared = settings.celery_serves_others and self._app.results.keeps
-        if run.task.ignores_result(run.request) or not (tracked or shared):
+        if run.task.ignores_result(run.request):
+            return
+        shared = self._app.settings.celery_serves_others and self._app.results.keeps
+        if not (shared or run.task.setting("track_started")):
             return
         try:
             meta = {"pid": os.getpid(), "hostname": run.request.hostname}

@@ -5,8 +5,7 @@ The stack of running tasks lives in a context variable: it follows a coroutine, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -153,14 +152,19 @@ _Stack = tuple[tuple["Task", Request], ...]
 _stack: ContextVar[_Stack] = ContextVar("lightbus_tasks", default=())
 
 
-@contextmanager
-def running(task: Task, request: Request) -> Iterator[None]:
+class running:
     """Within the block `task.request` is `request`, and what is sent has it as its parent."""
-    token = _stack.set((*_stack.get(), (task, request)))
-    try:
-        yield
-    finally:
-        _stack.reset(token)
+
+    __slots__ = ("_entry", "_token")
+
+    def __init__(self, task: Task, request: Request) -> None:
+        self._entry = (task, request)
+
+    def __enter__(self) -> None:
+        self._token = _stack.set((*_stack.get(), self._entry))
+
+    def __exit__(self, *_: object) -> None:
+        _stack.reset(self._token)
 
 
 def request_of(task: Task) -> Request | None:

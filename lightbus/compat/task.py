@@ -11,9 +11,10 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ..core.errors import TransportError
 from ..core.message import Route
@@ -84,6 +85,8 @@ class Task:
 
     _get_app: Callable[[], TaskApp]
     _signature: inspect.Signature
+    _fitting: range  #: numbers of positional arguments that suffice alone
+    _is_coroutine: bool
 
     @property
     def app(self) -> TaskApp:
@@ -339,6 +342,8 @@ class Task:
 
     def check_arguments(self, args: Any, kwargs: Any) -> None:
         """Raise TypeError when the function cannot be called with these."""
+        if not kwargs and len(args) in self._fitting:
+            return
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -367,7 +372,8 @@ class Task:
             self.name, signature.args, signature.kwargs, signature.options,
             task_id=str(request.id), now=time.time(), zone=app.settings.zone,
         )  # fmt: skip
-        message = replace(sending.message, expiration_seconds=None)  # the header `expires` decides, in the worker
+        # The header `expires` decides, in the worker.
+        message = msgspec.structs.replace(sending.message, expiration_seconds=None)
         try:
             if sending.queue and sending.queue != (request.delivery_info or {}).get("routing_key"):
                 app.publish(sending)  # the caller asked for another queue

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import math
 import uuid
 import zlib
+from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightbus.compat import json as compat_json
 from lightbus.compat.bodies import MAX_BODY_BYTES
-from lightbus.compat.protocol import TaskMessage, decode_task, encode_task, moment
+from lightbus.compat.protocol import TaskMessage, _Fields, _Headers, _read_headers, decode_task, encode_task, moment
 from lightbus.core.errors import DecodeError
 from lightbus.core.message import Wire
 from tests.compat.bench import golden, golden_wire
@@ -46,7 +50,7 @@ def test_every_recorded_message_survives_a_round_trip_as_protocol_2(recorded: di
 
     again = decode_task(encode_task(message))
 
-    assert again == dataclasses.replace(
+    assert again == msgspec.structs.replace(
         message, root_id=message.root_id or message.id, headers=message.headers, lang=message.lang, utc=True
     )
 
@@ -245,3 +249,57 @@ def test_json_with_extras_round_trips_and_equals_kombus(value: Any) -> None:
 
     assert text == kombu_json.dumps(value)
     assert compat_json.loads(text) == value == kombu_json.loads(text)
+
+
+json_texts = st.one_of(
+    json_values.map(lambda value: json.dumps(value).encode()),
+    json_values.map(lambda value: json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass")),
+    st.binary(max_size=20),
+    st.text('{}[]:,"\\u005ftype_0123456789.eE+- NaInfity\n\r\t', max_size=20).map(str.encode),
+    st.sampled_from([b"1e400", b"-0", b"-0.0", b"9" * 5000, b'"\\ud800"', b'{"a": 1, "a": 2}', b"[" * 2000, b"NaN",
+                     b'{"__type__": "bytes", "__value__": "x"}', b'{"\\u005f_type__": "bytes", "__value__": "x"}',
+                     b'\xef\xbb\xbf1', b"[1] ", b"1 1", b"-Infinity", b"5e-324", b"18446744073709551616"]),
+)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(json_texts)
+def test_json_is_read_as_the_standard_library_reads_it(text: bytes) -> None:
+    def outcome(read: Callable[[bytes], object]) -> str:
+        try:
+            return repr(read(text))  # tells 1 from 1.0 and True, and 0.0 from -0.0
+        except (ValueError, RecursionError):
+            return "refused"
+
+    hook = compat_json._revive
+    expected = outcome(lambda data: json.loads(data.decode("utf-8"), object_hook=hook))
+
+    assert outcome(compat_json.loads) == expected
+    with contextlib.suppress(UnicodeDecodeError):
+        decoded = text.decode("utf-8")
+        assert outcome(lambda data: compat_json.loads(decoded)) == expected
+
+
+header_values = st.sampled_from(
+    [None, True, False, 0, 1, -1, 2**70, 1.5, math.nan, math.inf, "", "x", "2026-01-01", "2026-01-01T00:00:00Z",
+     "\ud800", b"x", [], [None], [None, None], [1, 2], [1.5, None, 3], [None, math.nan], [True, 1], ["a"], ["a", 1],
+     ("a",), {}, {"a": 1}, {1: 2}, datetime(2026, 1, 1)]
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.dictionaries(known_names, header_values, max_size=4), st.booleans())
+def test_headers_read_at_once_are_those_read_one_by_one(headers: dict[str, Any], named: bool) -> None:
+    if named:
+        headers = {"task": "t", "id": "i", **headers}
+
+    def outcome(read: Callable[[], _Headers]) -> str:
+        try:
+            found = read()
+        except DecodeError as error:
+            return str(error)
+        found.retries, found.replaced_task_nesting = found.retries or 0, found.replaced_task_nesting or 0
+        found.timelimit, found.stamps = found.timelimit or [None, None], found.stamps or {}
+        return repr(found)
+
+    assert outcome(lambda: _read_headers("header", headers)) == outcome(_Fields("header", headers).headers)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import inspect
 import threading
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from unittest import mock
@@ -579,3 +581,32 @@ def test_time_limits_travel_and_a_warning_says_that_they_are_not_enforced(monkey
     TaskApp().task(name="t", time_limit=5)(lambda: None)
 
     assert said == ["task t: Lightbus workers do not enforce time_limit yet"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda: 0,
+        lambda a: 0,
+        lambda a, b=1: 0,
+        lambda a, /, b=1, *rest: 0,
+        lambda *rest, c=1: 0,
+        lambda a, *, c: 0,
+        lambda a=1, **named: 0,
+    ],
+    ids=["none", "one", "default", "more", "rest", "keyword", "named"],
+)
+def test_arguments_are_checked_as_python_checks_them(bench: Bench, function: Callable[..., int]) -> None:
+    task = bench.task(name="checked")(function)
+
+    for count in range(5):
+        try:
+            inspect.signature(function).bind(*range(count))
+            fits = True
+        except TypeError:
+            fits = False
+        if fits:
+            task.check_arguments(list(range(count)), {})
+        else:
+            with pytest.raises(TypeError, match="checked"):
+                task.check_arguments(list(range(count)), {})
