@@ -11,7 +11,7 @@ help: ## Show these commands (the default)
 	@echo "make demo    the shop example, start to end                    BROKER=sqlite (default), a name or a URL"
 	@echo "make lint    ruff: mistakes and format"
 	@echo "make types   mypy --strict"
-	@echo "make bench   ratios against Celery and py-amqp, in one run"
+	@echo "make bench   speed and weight beside Celery, Dramatiq, Huey and py-amqp    ARGS=--quick for a first look"
 	@echo "make clean   remove what these commands made"
 
 test: .venv-test/ready ## All tests
@@ -27,12 +27,12 @@ lint: .venv-dev/ready
 types: .venv-dev/ready
 	@.venv-dev/bin/mypy
 
-bench: .venv-test/ready
-	@.venv-test/bin/python benchmarks/run.py $(ARGS)
+bench: .venv-bench/ready
+	@.venv-bench/bin/python benchmarks/run.py $(ARGS)
 
 clean:
-	rm -rf .venv-test .venv-demo .venv-dev .tox build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv-test .venv-demo .venv-dev .venv-bench .tox build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv-test/ready .venv-demo/ready .venv-dev/ready: .venv-%/ready: setup.py pyproject.toml tests/tools/venv.sh
+.venv-test/ready .venv-demo/ready .venv-dev/ready .venv-bench/ready: .venv-%/ready: setup.py pyproject.toml tests/tools/venv.sh
 	@sh tests/tools/venv.sh .venv-$* $*

@@ -15,9 +15,9 @@ REDIS = ["kombu[redis]>=5.4"]  # kombu knows which redis clients it works with
 CELERY = ["celery>=5.3"]
 METRICS = ["prometheus-client>=0.20"]
 OTEL = ["opentelemetry-api>=1.20"]
+BENCH = [*REDIS, *CELERY, "dramatiq[rabbitmq,redis]>=1.17", "huey>=2.5", "psutil>=5.9"]
 TEST = [
-    *REDIS,
-    *CELERY,
+    *BENCH,
     *METRICS,
     *OTEL,
     "opentelemetry-instrumentation-celery>=0.41b0",
@@ -73,6 +73,7 @@ setup(
         "metrics": METRICS,
         "otel": OTEL,
         "demo": [*REDIS, *CELERY, "rich>=13"],
+        "bench": BENCH,
         "test": TEST,
         "dev": DEV,
     },

@@ -4,7 +4,7 @@ import os
 
 from celery import Celery
 
-app = Celery("bench", broker=os.environ["BENCH_AMQP_URL"], backend="rpc://")
+app = Celery("bench", broker=os.environ["BENCH_BROKER_URL"], backend="rpc://")
 app.conf.update(task_default_queue="bench.rpc", worker_prefetch_multiplier=100)
 
 

@@ -4,11 +4,11 @@ import os
 
 from celery import Celery
 
-app = Celery("bench", broker=os.environ["BENCH_AMQP_URL"])
+app = Celery("bench", broker=os.environ["BENCH_BROKER_URL"])
 app.conf.update(
     task_default_queue=os.environ.get("BENCH_QUEUE", "bench"),
     task_ignore_result=True,
-    worker_prefetch_multiplier=int(os.environ.get("BENCH_PREFETCH", "4")),
+    broker_connection_retry_on_startup=True,
 )
 DONE = os.open(os.environ["BENCH_DONE"], os.O_WRONLY | os.O_APPEND) if "BENCH_DONE" in os.environ else -1
 

@@ -48,7 +48,8 @@ def apt_get_install(packages: list[str]) -> None:
             POLICY.unlink(missing_ok=True)
 
 
-def main(arguments: list[str]) -> int:
+def install_missing() -> bool:
+    """Have the brokers installed where that is wanted and possible; False, with a sentence, where they stay missing."""
     missing = missing_packages()
     wanted = os.environ.get("LIGHTBUS_TEST_INSTALL") != "no"
     if missing and wanted and os.geteuid() == 0 and Path("/usr/bin/apt-get").exists():
@@ -59,6 +60,11 @@ def main(arguments: list[str]) -> int:
         missing = missing_packages()
     if missing:
         print(how_to_get(missing), file=sys.stderr)
+    return not missing
+
+
+def main(arguments: list[str]) -> int:
+    if not install_missing():
         return 2
     os.chdir(ROOT)
     # In place of this process: Ctrl-C and signals then reach pytest itself.

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import amqp
 
-url = urlsplit(os.environ["BENCH_AMQP_URL"])
+url = urlsplit(os.environ["BENCH_BROKER_URL"])
 DONE = os.open(os.environ["BENCH_DONE"], os.O_WRONLY | os.O_APPEND)
 connection = amqp.Connection(f"{url.hostname}:{url.port}", url.username, url.password, virtual_host=url.path[1:] or "/")
 connection.connect()
@@ -24,6 +24,6 @@ def on_message(message: amqp.Message) -> None:
         waiting.clear()
 
 
-channel.basic_consume(os.environ["BENCH_QUEUE"], callback=on_message)
+channel.basic_consume("bench.raw", callback=on_message)
 while True:
     connection.drain_events()
