@@ -204,6 +204,7 @@ class RepliedResults:
         except DecodeError:
             delivery.ack()  # whoever wrote that: it is no answer, and a reply queue has no other reader
             return
+        delivery.ack()  # before anybody hears of it, who may then close this
         with self._news:
             key = document.task_id or delivery.wire.correlation_id
             known = self._answers.get(key)
@@ -213,7 +214,6 @@ class RepliedResults:
             while len(self._answers) > _KEPT_ANSWERS:
                 self._answers.popitem(last=False)
             self._news.notify_all()
-        delivery.ack()
 
 
 class NoResults:

@@ -166,9 +166,6 @@ class VirtualConsumer:
         """Carry out the settlements there are, and hand over what comes; False when there was nothing to do."""
         self._awake = False  # before the deque is read: what is appended from now on wakes again
         cancelling = self._cancelling
-        if cancelling and not self._stopped:
-            session.stop()
-            self._stopped = True
         batch = []
         while self._settlements:
             batch.append(self._settlements.popleft())
@@ -187,6 +184,9 @@ class VirtualConsumer:
         for tag, _ in batch:
             del self._held[tag]
         if cancelling:
+            if not self._stopped:  # after the settlements: a queue that goes with its consumer takes its messages along
+                session.stop()
+                self._stopped = True
             self._quiet.set()
         for one in taken:
             self._held[one.tag] = None
