@@ -85,6 +85,8 @@ class TaskApp:
 
     @property
     def settings(self) -> Settings:
+        if self._settings_source is None:  # nearly always, and several times per message
+            return self._settings
         with self._lock:
             source, self._settings_source = self._settings_source, None
             if source is not None:

@@ -30,6 +30,9 @@ REFUSED = frozenset(
 NOT_ENFORCED = ("time_limit", "soft_time_limit")
 
 
+HOOKS = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
+
+
 def decorate(get_app: Callable[[], TaskApp], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """`@task` and `@task(...)`: register a function with the app that `get_app` returns."""
     if len(args) == 1 and callable(args[0]) and not options:
@@ -95,6 +98,7 @@ def build_task(
             "_signature": signature,
             "_fitting": _fitting(signature),
             "_is_coroutine": inspect.iscoroutinefunction(function),
+            "_hooks": any(name in attributes or getattr(base, name) is not getattr(Task, name) for name in HOOKS),
             **attributes,
         },
     )

@@ -101,14 +101,11 @@ class TaskEndpoint:
     def succeed(self, invocation: Invocation, result: object) -> Outcome:
         run = _run_of(invocation)
         message = run.message
-        chain = list(message.chain or ())
-        try:
-            with running(run.task, run.request):  # what is sent here has the task as its parent
-                self._send_all(run, message.callbacks, (result,))
-                if chain:
-                    signature(chain[-1], app=self._app).apply_async((result,), **self._flow(run, chain=chain[:-1]))
-        except Exception as error:  # noqa: BLE001 - with task_always_eager the callback's own code runs here
-            return self._unsent(run, error)
+        if message.callbacks or message.chain:
+            try:
+                self._send_followers(run, result)
+            except Exception as error:  # noqa: BLE001 - with task_always_eager the callback's own code runs here
+                return self._unsent(run, error)
         try:
             self._recorder.succeeded(run, result)
         except EncodeError as error:
@@ -315,6 +312,13 @@ class TaskEndpoint:
             return False
         return True
 
+    def _send_followers(self, run: Run, result: object) -> None:
+        message, chain = run.message, list(run.message.chain or ())
+        with running(run.task, run.request):  # what is sent here has the task as its parent
+            self._send_all(run, message.callbacks, (result,))
+            if chain:
+                signature(chain[-1], app=self._app).apply_async((result,), **self._flow(run, chain=chain[:-1]))
+
     def _send_all(self, run: Run, signatures: Sequence[Any] | None, args: tuple[Any, ...]) -> None:
         group = {"group_id": f"{run.message.id}-links"} if len(signatures or ()) > 1 else {}
         for index, one in enumerate(signatures or ()):
@@ -356,7 +360,8 @@ def _function(run: Run) -> Callable[..., Any]:
 
     def call(*args: Any, **kwargs: Any) -> Any:
         with running(task, request):
-            task.before_start(request.id, request.args, request.kwargs)
+            if task._hooks:
+                task.before_start(request.id, request.args, request.kwargs)
             return function(*args, **kwargs)
 
     return call

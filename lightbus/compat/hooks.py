@@ -46,6 +46,8 @@ class ExceptionInfo:
 
 def succeeded(task: Task, request: Request, result: Any) -> None:
     """The task returned `result`."""
+    if not task._hooks:
+        return
     about = (request.id, request.args, request.kwargs)
     _call(task, request, task.on_success, result, *about)
     _call(task, request, task.after_return, states.SUCCESS, result, *about, None)

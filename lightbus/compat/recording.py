@@ -68,8 +68,11 @@ class Recorder:
             EncodeError: the result cannot be written down.
             TransportError: it could not be handed over.
         """
+        ignored = run.task.ignores_result(run.request)
+        if ignored and run.message.chord is None:
+            return
         document = self._document(run, states.SUCCESS, result, None)
-        if not run.task.ignores_result(run.request):
+        if not ignored:
             self._store_surely(run, document)
         self._count(run, document)
 

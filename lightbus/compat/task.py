@@ -302,6 +302,8 @@ class Task:
 
     # -- for subclasses ----------------------------------------------------------------------------------------------
 
+    _hooks: bool = False  #: whether the class has any of the following methods of its own
+
     def before_start(self, task_id: Any, args: Any, kwargs: Any) -> None:
         """Called before the run; what it raises is the task's failure."""
 
