@@ -113,6 +113,16 @@ def tail(path: Path, lines: int = 30) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
+def descendants(pid: int) -> list[int]:
+    """Pids of what a process has started, and of what those have, parents first. Linux."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            for child in map(int, (task / "children").read_text().split()):
+                found += [child, *descendants(child)]
+    return found
+
+
 class Server:
     """A private server: `start`, `stop`, and `start` again on the same ports and files.
 
@@ -191,6 +201,21 @@ class Server:
         for keeper in self._keepers:
             keeper.wait(timeout=30)
         self._keepers.clear()
+
+    def freeze(self) -> None:
+        """Stop its processes where they are (SIGSTOP): connections stand and nobody answers."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on after `freeze`."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Not the keepers, which have to end the rest whatever happens.
+        pids = [pid for keeper in self._keepers for pid in descendants(keeper.pid)]
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def __enter__(self) -> None:
         self.start()

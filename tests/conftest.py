@@ -158,6 +158,23 @@ def own_rabbitmq(tmp_path: Path) -> Iterator[RabbitMQ]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def killable_rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """A RabbitMQ to be killed, frozen and alarmed by the tests of the group `own-rabbitmq`, which leave it running."""
+    server = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def killable_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """As `killable_rabbitmq`; it keeps its data. Each xdist worker has one."""
+    server = Redis(tmp_path_factory.mktemp("redis"))
+    server.keeps_data = True
+    with server:
+        yield server
+
+
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[Redis]:
     """A Redis for this test alone, to be stopped and started again; it keeps its data."""

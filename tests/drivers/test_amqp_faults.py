@@ -25,12 +25,9 @@ pytestmark = pytest.mark.xdist_group("own-rabbitmq")  # one private broker at a 
 TOPOLOGY = Topology((Exchange("t.events", "topic"),), (Queue(name="t.work"),), (Binding("t.events", "a.#", "t.work"),))
 
 
-@pytest.fixture(scope="module")
-def own_rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    """A broker for this file alone, to be killed and alarmed; it takes seconds to start."""
-    server = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
-    with server:
-        yield server
+@pytest.fixture
+def own_rabbitmq(killable_rabbitmq: RabbitMQ) -> RabbitMQ:
+    return killable_rabbitmq
 
 
 @pytest.fixture

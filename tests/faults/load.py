@@ -27,13 +27,21 @@ class Load:
         consuming: the transport that consumes; may be the same.
         prefix: of the queue's name.
         body_bytes: how much each message weighs at least.
+        replicated: a quorum queue on RabbitMQ, which is slower.
     """
 
     def __init__(
-        self, publishing: Transport, consuming: Transport, prefix: str, *, body_bytes: int = 200, prefetch: int = 20
+        self,
+        publishing: Transport,
+        consuming: Transport,
+        prefix: str,
+        *,
+        body_bytes: int = 200,
+        prefetch: int = 20,
+        replicated: bool = False,
     ) -> None:
         self.ledger = Ledger()
-        self.queue = Queue(name=f"{prefix}.load", replicated=False)
+        self.queue = Queue(name=f"{prefix}.load", replicated=replicated)
         self._publishing = publishing
         self._consuming = consuming
         self._padding = b" " * body_bytes

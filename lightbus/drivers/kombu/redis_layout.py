@@ -136,10 +136,13 @@ return out
 #: Keeps the leases of the tags held, moves what is due, and claims what others left behind when they died.
 #: KEYS: unacked, index, delayed. ARGV: lease in ms, tags held...
 #: Gives ms until the next delayed message (-1 for none), then tag and packed message of each that was left behind.
+#: The removal of nothing comes first because a server that is full refuses a script whose first write could take
+#: memory, and would have the leases of running consumers end. It refuses none after that; `TAKE` begins with a RPOP.
 KEEP = Script(
     """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREM', KEYS[2], '')
 for i = 2, #ARGV do redis.call('ZADD', KEYS[2], 'XX', now + tonumber(ARGV[1]), ARGV[i]) end
 for _, packed in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 200)) do
   local colon = string.find(packed, ':', 1, true)
