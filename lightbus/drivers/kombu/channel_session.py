@@ -63,7 +63,7 @@ class ChannelKind:
             shared=True,
             persistent=True,
             delay_resolution_seconds=0.05 if embedded else _NEVER,
-            redelivery_seconds=10.0 if embedded else _NEVER,
+            redelivery_seconds=5.0 if embedded else _NEVER,
             priorities=embedded,
             expires=embedded,
             releases=embedded,
