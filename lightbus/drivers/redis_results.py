@@ -35,12 +35,13 @@ class RedisResults:
 
     Args:
         url: `redis://` or `rediss://`, also with Celery's `ssl_cert_reqs=CERT_NONE` notation.
-        global_keyprefix: the same as in Celery's `result_backend_transport_options`.
+        global_keyprefix: the same as in Celery's `result_backend_transport_options`. Celery before 5.5 adds a "_" also
+            to one that ends in ":", "-" or ".": beside it, write that "_" here.
     """
 
     def __init__(self, url: str, *, global_keyprefix: str = "") -> None:
         if global_keyprefix and global_keyprefix[-1] not in ":_-.":
-            global_keyprefix += "_"  # as Celery does
+            global_keyprefix += "_"  # as Celery does since 5.5
         self._prefix = global_keyprefix + KEY_PREFIX
         self._where = urlsplit(url)._replace(netloc=urlsplit(url).netloc.rpartition("@")[2]).geturl()
         try:
