@@ -442,9 +442,9 @@ def test_a_waiting_consumer_is_woken_and_does_not_look_again_and_again(
     before = cpu_seconds(process.pid)
     started = time.monotonic()
     with pytest.raises(socket.timeout):
-        connection.drain_events(timeout=2)
+        connection.drain_events(timeout=4)
     share = (cpu_seconds(process.pid) - before) / (time.monotonic() - started)
-    assert share <= 0.015  # a tick of the measure is 0.5 %
+    assert share < 0.01  # a tick of the measure is 0.25 %
 
     for number in range(30):
         send(connection, "q", f"{number} at {time.time()}")
