@@ -86,6 +86,21 @@ def lightbus_delay(threads: int = 1) -> Publish:
     return publish
 
 
+def lightbus_together() -> Publish:
+    os.environ["BENCH_DONE"] = os.devnull
+    from bench_tasks_lightbus import noop
+
+    from lightbus.compat import together
+
+    def publish(count: int) -> None:
+        for first in range(0, count, 500):
+            with together():
+                for _ in range(first, min(count, first + 500)):
+                    noop.delay(1, 2)
+
+    return publish
+
+
 def lightbus_fire(pipelined: bool) -> Publish:
     import asyncio
 
@@ -123,6 +138,7 @@ WAYS: dict[str, Callable[[], Publish]] = {
     "huey": huey,
     "lightbus-delay": lightbus_delay,
     "lightbus-delay-threads": lambda: lightbus_delay(THREADS),
+    "lightbus-delay-together": lightbus_together,
     "lightbus-fire": lambda: lightbus_fire(False),
     "lightbus-fire-pipelined": lambda: lightbus_fire(True),
 }

@@ -22,6 +22,7 @@ ON_RABBITMQ = {
     "dramatiq .send(), unconfirmed": "dramatiq",
     "lightbus .delay(), confirmed": "lightbus-delay",
     "lightbus .delay(), confirmed, 8 threads": "lightbus-delay-threads",
+    "lightbus .delay(), confirmed together": "lightbus-delay-together",
     "lightbus fire(), confirmed": "lightbus-fire",
     "lightbus fire(), pipelined, confirmed": "lightbus-fire-pipelined",
     "raw py-amqp, confirmed in bulk": "raw-confirmed",

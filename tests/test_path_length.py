@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from queue import Queue
 
-import amqp
+import amqp.transport
 import pytest
 
 import lightbus
@@ -38,17 +38,22 @@ def bus(amqp_vhost_url: str) -> Iterator[Bus]:
     bus.close()
 
 
+#: Class and method behind the 7 bytes that begin an AMQP frame.
+BASIC_PUBLISH = b"\x00\x3c\x00\x28"
+
+
 @pytest.fixture
 def ways_out(monkeypatch: pytest.MonkeyPatch) -> Queue[list[traceback.FrameSummary]]:
-    """The Lightbus frames of each publish, from the user's call to py-amqp."""
+    """The Lightbus frames of each publish, from the user's call to the write into py-amqp's socket."""
     seen = Queue[list[traceback.FrameSummary]]()
-    publish = amqp.Channel.basic_publish
+    write = amqp.transport.TCPTransport.write
 
-    def recording(*args: object, **kwargs: object) -> object:
-        seen.put(lightbus_frames())
-        return publish(*args, **kwargs)
+    def recording(transport: amqp.transport.TCPTransport, data: bytes) -> object:
+        if bytes(data[7:11]) == BASIC_PUBLISH:
+            seen.put(lightbus_frames())
+        return write(transport, data)
 
-    monkeypatch.setattr("kombu.transport.pyamqp.Channel.basic_publish", recording)
+    monkeypatch.setattr(amqp.transport.TCPTransport, "write", recording)
     return seen
 
 

@@ -29,9 +29,10 @@ from .groupresult import GroupResult, ResultSet, result_from_tuple
 from .request import Request, current_task
 from .settings import CeleryQueue, Settings
 from .task import Task
+from .together import together
 
 __all__ = [
-    "task", "shared_task", "Task", "Request", "current_task",
+    "task", "shared_task", "together", "Task", "Request", "current_task",
     "AsyncResult", "EagerResult", "GroupResult", "ResultSet", "result_from_tuple", "states",
     "Signature", "signature", "maybe_signature", "chain", "group", "chord", "chunks", "xmap", "xstarmap",
     "TaskApp", "default_app", "Settings", "CeleryQueue",

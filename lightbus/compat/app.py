@@ -32,6 +32,7 @@ from .request import Request, current_request
 from .resultstore import ResultStore, open_result_store, wait_for
 from .sending import Sending, prepare
 from .settings import Settings
+from .together import confirmed
 
 if TYPE_CHECKING:
     from .. import Middleware
@@ -228,14 +229,14 @@ class TaskApp:
         return Outgoing(encode_task(message), route, delay_seconds, message, parent if add_to_parent else None, end)
 
     def sent(self, outgoing: Outgoing, published: Future[None]) -> asyncresult.AsyncResult:
-        """Wait until the broker has taken charge, and give the task's result.
+        """Wait until the broker has taken charge, and give the task's result. Within `together` its end waits.
 
         Raises:
             TransportError: it did not.
         """
         if outgoing.on_published is not None:
             published.add_done_callback(outgoing.on_published)
-        wait_for(published, self.settings.publish_timeout_seconds)
+        confirmed(published, self.settings.publish_timeout_seconds)
         return self.result_of(outgoing)
 
     def result_of(self, outgoing: Outgoing) -> asyncresult.AsyncResult:

@@ -148,6 +148,10 @@ class AmqpConsumer:
         self._carry_out_settlements(count)
         return 1.0
 
+    def rest_seconds(self) -> float:
+        """None: a message may be waited for."""
+        return 0.0
+
     def on_stop(self) -> None:
         if not self._cancelled.is_set():
             self._cancel_on_broker()

@@ -55,6 +55,9 @@ class LinkOwner(Protocol):
     def on_tick(self) -> float:
         """Called after each read and each wake-up; returns in how many seconds at most to call again."""
 
+    def rest_seconds(self) -> float:
+        """How long to let the broker gather more before the next read; asked after each."""
+
     def on_stop(self) -> None:
         """The link stops: last words on the open connection."""
 
@@ -236,6 +239,8 @@ class Link:
                 next_beat = now + beat_every_seconds
                 with self.lock:
                     connection.heartbeat_tick(rate=2)
+            if (rest_seconds := self._owner.rest_seconds()) > 0:
+                self._stopping.wait(rest_seconds)
 
     def _read_available(self, reader: FrameReader) -> None:
         more = True
