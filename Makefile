@@ -4,10 +4,11 @@
 BROKER ?= sqlite
 ARGS ?=
 
-.PHONY: help test demo lint types bench clean
+.PHONY: help test soak demo lint types bench clean
 
 help: ## Show these commands (the default)
 	@echo "make test    all tests, on a private RabbitMQ and Redis        ARGS='tests/core -k retry' for some"
+	@echo "make soak    random faults for 3 minutes, with a ledger   ARGS='--seed 7 --seconds 60 --broker amqp|redis|sqlite'"
 	@echo "make demo    the shop example, start to end                    BROKER=sqlite (default), a name or a URL"
 	@echo "make lint    ruff: mistakes and format"
 	@echo "make types   mypy --strict"
@@ -16,6 +17,9 @@ help: ## Show these commands (the default)
 
 test: .venv-test/ready ## All tests
 	@.venv-test/bin/python tests/tools/run.py $(ARGS)
+
+soak: .venv-test/ready ## Random faults for a while
+	@.venv-test/bin/python -m tests.faults.soak $(ARGS)
 
 demo: .venv-demo/ready ## The shop example
 	@BROKER='$(BROKER)' .venv-demo/bin/python examples/shop/demo.py $(ARGS)

@@ -32,6 +32,7 @@ class Invocation:
         causation_id: id of the message whose handler sent this one, where it says so.
         sent_at: Unix time in seconds of its sending, where it says so.
         attempt: 1 for the first try.
+        redelivered: the message, or another copy of it, may have been handed out before.
         soft_limit_seconds: raise `SoftTimeLimitExceeded` in the handler after that long; None for the worker's default.
         hard_limit_seconds: end the handler's process after that long; None for the worker's default.
         ack_early: acknowledge before the call (Celery's default for its tasks): a crash then loses the message.

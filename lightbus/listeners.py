@@ -95,7 +95,7 @@ class EventEndpoint:
             sent_at=origin.sent_at,
             trace=origin.trace,
             attempt=message.attempt,
-            redelivered=delivery.redelivered,
+            redelivered=delivery.may_repeat,
             state=listener,
         )
 

@@ -13,6 +13,7 @@ from enum import Enum, auto
 from typing import Protocol, runtime_checkable
 
 from .core.message import Route, Wire
+from .core.outcome import REPEAT_HEADER
 from .core.topology import Queue, Topology
 
 
@@ -74,6 +75,11 @@ class Delivery:
         self.redelivered = redelivered
         self._settle = settle
         self._settled = False
+
+    @property
+    def may_repeat(self) -> bool:
+        """This message, or another copy of it, may have been handed out before."""
+        return self.redelivered or REPEAT_HEADER in self.wire.headers
 
     @property
     def settled(self) -> bool:

@@ -111,7 +111,7 @@ class CallEndpoint:
             sent_at=call.origin.sent_at,
             trace=call.origin.trace,
             deadline=call.deadline,
-            redelivered=delivery.redelivered,
+            redelivered=delivery.may_repeat,
             # At most once unless the API says that twice does no harm: a server that dies must not repeat it.
             ack_early=not served.schema.rpc.idempotent,
             state=_InFlight(served, call),

@@ -198,7 +198,7 @@ class TaskEndpoint:
 
     def _run(self, task: Task, message: TaskMessage, delivery: Delivery) -> Run:
         request = request_from(
-            message, queue=delivery.queue, redelivered=delivery.redelivered, hostname=self._hostname
+            message, queue=delivery.queue, redelivered=delivery.may_repeat, hostname=self._hostname
         )  # fmt: skip
         return Run(task=task, request=request, message=message, delivery=delivery)
 
@@ -253,7 +253,7 @@ class TaskEndpoint:
             causation_id=message.parent_id or "",
             trace={key: str(headers[key]) for key in _TRACE_HEADERS if key in headers},
             attempt=message.retries + 1,
-            redelivered=run.delivery.redelivered,
+            redelivered=run.delivery.may_repeat,
             ack_early=early,
             remains=remains_of(run.delivery.wire) if early and _concerns_others(message) else b"",
             state=run,

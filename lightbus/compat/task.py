@@ -6,6 +6,7 @@ through `apply_async`, `self` of a bound task is the task, shared by all its cal
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import sys
 import time
@@ -18,6 +19,7 @@ import msgspec
 
 from ..core.errors import TransportError
 from ..core.message import Route
+from ..core.outcome import REPEAT_HEADER
 from . import eager, json
 from .asyncresult import AsyncResult, EagerResult
 from .canvas import Chunks, Map, Signature, StarMap, signature
@@ -374,10 +376,14 @@ class Task:
             self.name, signature.args, signature.kwargs, signature.options,
             task_id=str(request.id), now=time.time(), zone=app.settings.zone,
         )  # fmt: skip
+        delivery_info = request.delivery_info or {}
+        if delivery_info.get("redelivered"):  # whoever had it before may have sent its next try already
+            marked = {**sending.message.headers, REPEAT_HEADER: 1}
+            sending = dataclasses.replace(sending, message=msgspec.structs.replace(sending.message, headers=marked))
         # The header `expires` decides, in the worker.
         message = msgspec.structs.replace(sending.message, expiration_seconds=None)
         try:
-            if sending.queue and sending.queue != (request.delivery_info or {}).get("routing_key"):
+            if sending.queue and sending.queue != delivery_info.get("routing_key"):
                 app.publish(sending)  # the caller asked for another queue
             else:
                 app.publish_to(Route("", sending.queue), message, delay_seconds=sending.delay_seconds)

@@ -114,6 +114,8 @@ def copy_for(outcome: Retry | Forward | DeadLetter, received: Received, *, dead_
     match outcome:
         case Retry(delay_seconds=delay, attempt=attempt):
             headers[ATTEMPT_HEADER] = attempt
+            if received.redelivered:  # whoever had it before may have sent its next try already
+                headers[REPEAT_HEADER] = 1
             return Copy(dataclasses.replace(wire, headers=headers), Route("", received.queue), delay)
         case Forward(route=route, wire=changed, delay_seconds=delay):
             if changed is not None:

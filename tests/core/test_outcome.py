@@ -52,6 +52,14 @@ def test_a_copy_of_a_redelivered_message_is_marked_as_a_possible_repeat() -> Non
     assert copy.wire.headers["lightbus_repeat"] == 1
 
 
+def test_a_retry_of_a_redelivered_message_is_marked_too() -> None:
+    again = dataclasses.replace(RECEIVED, redelivered=True)
+    retry = Retry(delay_seconds=1.0, attempt=2)
+
+    assert copy_for(retry, again, dead_queue="d", now=0.0).wire.headers["lightbus_repeat"] == 1
+    assert "lightbus_repeat" not in copy_for(retry, RECEIVED, dead_queue="d", now=0.0).wire.headers
+
+
 def test_the_brokers_own_trail_is_taken_off_since_it_would_drop_the_copy_as_a_cycle() -> None:
     trail = {"x-death": [{"count": 1}], "x-first-death-queue": "q", "x-last-death-reason": "expired", "x-mine": 1}
     received = dataclasses.replace(RECEIVED, wire=dataclasses.replace(WIRE, headers=trail))

@@ -45,9 +45,7 @@ def run_through_a_restart(own: Own, prefix: str, *, replicated: bool, times: int
         for _ in range(times):
             load.wait_for_flow()
             if isinstance(own.server, RabbitMQ):
-                # RabbitMQ 3.10 notes on disk which quorum queues a node has only some seconds after it made them, and
-                # killed before that it comes back with a queue that has no leader. This one shall be older.
-                own.server.evaluate("[dets:sync(Table) || Table <- dets:all()], ok")
+                own.server.sync_tables()
             own.server.stop()  # as kill -9
             own.server.start()
             load.wait_for_flow(seconds=40)
