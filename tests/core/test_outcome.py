@@ -54,7 +54,7 @@ def test_a_copy_of_a_redelivered_message_is_marked_as_a_possible_repeat() -> Non
 
 def test_a_retry_of_a_redelivered_message_is_marked_too() -> None:
     again = dataclasses.replace(RECEIVED, redelivered=True)
-    retry = Retry(delay_seconds=1.0, attempt=2)
+    retry = Retry(delay_seconds=1.0, attempt=2, error="ValueError")
 
     assert copy_for(retry, again, dead_queue="d", now=0.0).wire.headers["lightbus_repeat"] == 1
     assert "lightbus_repeat" not in copy_for(retry, RECEIVED, dead_queue="d", now=0.0).wire.headers
