@@ -122,28 +122,54 @@ class Bus:
             sent.add_done_callback(end)
         await awaitable(sent)
 
-    def on(self, *events: type[Event], name: str = "", retry: RetryPolicy | None = None) -> Callable[[F], F]:
+    def on(
+        self,
+        *events: type[Event],
+        name: str = "",
+        retry: RetryPolicy | None = None,
+        soft_limit_seconds: float | None = None,
+        hard_limit_seconds: float | None = None,
+    ) -> Callable[[F], F]:
         """Decorate the function that listens to `events`; it gets the event, once per event of this app.
 
         Args:
             name: names the durable queue; default the function's name. Renaming it leaves the old queue behind.
             retry: when and how often a failure is tried again; default `RetryPolicy()`.
+            soft_limit_seconds: raise `SoftTimeLimitExceeded` in the function when it runs for longer.
+            hard_limit_seconds: end its process when it runs for longer; a failure like any other.
         """
         if not events:
             raise DeclarationError("bus.on() needs at least one event class")
 
         def decorate(function: F) -> F:
             listener_name = check_name(name or function.__name__, "the listener name")
-            self._events.add(Listener(listener_name, function, events, retry or RetryPolicy()))
+            self._events.add(
+                Listener(
+                    listener_name, function, events, retry or RetryPolicy(), soft_limit_seconds, hard_limit_seconds
+                )
+            )
             return function
 
         return decorate
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
-    def serve(self, implementation: Api) -> None:
-        """Answer the calls of an API with the methods of `implementation`, in the workers of this app."""
-        self._calls.add(implementation)
+    def serve(
+        self,
+        implementation: Api,
+        *,
+        soft_limit_seconds: float | None = None,
+        hard_limit_seconds: float | None = None,
+    ) -> None:
+        """Answer the calls of an API with the methods of `implementation`, in the workers of this app.
+
+        Args:
+            soft_limit_seconds: raise `SoftTimeLimitExceeded` in a method that runs for longer.
+            hard_limit_seconds: end the process of a method that runs for longer.
+        """
+        self._calls.add(
+            implementation, soft_limit_seconds=soft_limit_seconds, hard_limit_seconds=hard_limit_seconds
+        )  # fmt: skip
 
     def client(self, api: type[A]) -> A:
         """A client of `api`: its calls go over the bus and have the contract's types."""

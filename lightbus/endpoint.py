@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from .core.errors import HandlerStopped, TimeLimitExceeded, WorkerLost
+from .core.errors import HandlerStopped, SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLost
 from .core.outcome import Forward, Outcome
 from .core.topology import Topology
 from .ports import Delivery
@@ -33,7 +33,8 @@ class Invocation:
         sent_at: Unix time in seconds of its sending, where it says so.
         attempt: 1 for the first try.
         redelivered: the message, or another copy of it, may have been handed out before.
-        soft_limit_seconds: raise `SoftTimeLimitExceeded` in the handler after that long; None for the worker's default.
+        soft_limit_seconds: raise `soft_limit_error` in the handler after that long; None for the worker's default.
+        soft_limit_error: what is raised then, without arguments.
         hard_limit_seconds: end the handler's process after that long; None for the worker's default.
         ack_early: acknowledge before the call (Celery's default for its tasks): a crash then loses the message.
         remains: what the endpoint wants back in `lost`, of a run that is acknowledged early; at most 4,096 bytes, more
@@ -56,6 +57,7 @@ class Invocation:
     attempt: int = 1
     redelivered: bool = False
     soft_limit_seconds: float | None = None
+    soft_limit_error: type[Exception] = SoftTimeLimitExceeded
     hard_limit_seconds: float | None = None
     ack_early: bool = False
     remains: bytes = b""

@@ -29,6 +29,8 @@ class Listener:
     function: Callable[..., Any]
     events: tuple[type[Event], ...]
     retry: RetryPolicy
+    soft_limit_seconds: float | None = None
+    hard_limit_seconds: float | None = None
 
 
 class EventEndpoint:
@@ -96,6 +98,8 @@ class EventEndpoint:
             trace=origin.trace,
             attempt=message.attempt,
             redelivered=delivery.may_repeat,
+            soft_limit_seconds=listener.soft_limit_seconds,
+            hard_limit_seconds=listener.hard_limit_seconds,
             state=listener,
         )
 

@@ -28,6 +28,8 @@ class _Served:
     schema: CallSchema
     implementation: Api
     own: Rpc[Any, Any]
+    soft_limit_seconds: float | None
+    hard_limit_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,13 @@ class CallEndpoint:
         self._versions: dict[str, tuple[int, int]] = {}
         self._contracts: list[type[Api]] = []
 
-    def add(self, implementation: Api) -> None:
+    def add(
+        self,
+        implementation: Api,
+        *,
+        soft_limit_seconds: float | None = None,
+        hard_limit_seconds: float | None = None,
+    ) -> None:
         """Raises DeclarationError: no API, served already, or a call has no implementation."""
         contract = _contract_of(implementation)
         queue = rpc_queue(contract.api_name, contract.major())
@@ -58,7 +66,9 @@ class CallEndpoint:
             own = getattr(type(implementation), name)
             if own is declared and type(implementation) is not contract:
                 raise DeclarationError(f"{type(implementation).__name__} does not implement {declared!r}")
-            calls[declared.full_name] = _Served(CallSchema(declared), implementation, own)
+            calls[declared.full_name] = _Served(
+                CallSchema(declared), implementation, own, soft_limit_seconds, hard_limit_seconds
+            )
         self._calls[queue.name] = calls
         self._versions[queue.name] = split_version(contract.api_version)
         self._topology += Topology(queues=(queue,))
@@ -112,6 +122,8 @@ class CallEndpoint:
             trace=call.origin.trace,
             deadline=call.deadline,
             redelivered=delivery.may_repeat,
+            soft_limit_seconds=served.soft_limit_seconds,
+            hard_limit_seconds=served.hard_limit_seconds,
             # At most once unless the API says that twice does no harm: a server that dies must not repeat it.
             ack_early=not served.schema.rpc.idempotent,
             state=_InFlight(served, call),

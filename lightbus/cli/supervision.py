@@ -26,6 +26,8 @@ _OPTIONS = (
                  help="In place of --processes: more while messages wait, fewer while slots are idle."),
     click.option("--time-limit", type=SECONDS, metavar="SECONDS", cls=Grouped, group="Limits",
                  help="End the process of a handler that runs for longer; the message is retried or parked."),
+    click.option("--soft-time-limit", type=SECONDS, metavar="SECONDS", cls=Grouped, group="Limits",
+                 help="Raise SoftTimeLimitExceeded in a handler that runs for longer."),
     click.option("--max-crashes", type=click.IntRange(1), metavar="N", default=3, show_default=True, cls=Grouped,
                  group="Limits", help="Park a message under which N processes died."),
     click.option("--max-tasks-per-child", type=click.IntRange(1), metavar="N", cls=Grouped, group="Limits",
@@ -54,6 +56,7 @@ class Supervision:
 
     autoscale: Autoscale | None
     limits: Limits
+    soft_limit_seconds: float | None
     reload: bool
     check: bool
     health_file: Path | None
@@ -100,9 +103,9 @@ def supervision_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def command(
-        *, autoscale: str | None, time_limit: float | None, max_crashes: int, max_tasks_per_child: int | None,
-        max_memory_per_child: int | None, grace_seconds: float, reload: bool, check: bool, health_file: Path | None,
-        http: str | None, pidfile: Path | None, **others: object,
+        *, autoscale: str | None, time_limit: float | None, soft_time_limit: float | None, max_crashes: int,
+        max_tasks_per_child: int | None, max_memory_per_child: int | None, grace_seconds: float, reload: bool,
+        check: bool, health_file: Path | None, http: str | None, pidfile: Path | None, **others: object,
     ) -> Any:  # fmt: skip
         limits = Limits(
             time_seconds=time_limit, max_crashes=max_crashes, max_tasks=max_tasks_per_child,
@@ -111,8 +114,8 @@ def supervision_options(function: Callable[..., Any]) -> Callable[..., Any]:
         )  # fmt: skip
         scale = None if autoscale is None else _scale(autoscale)
         supervision = Supervision(
-            autoscale=scale, limits=limits, reload=reload, check=check, health_file=health_file, http=http,
-            pidfile=pidfile,
+            autoscale=scale, limits=limits, soft_limit_seconds=soft_time_limit, reload=reload, check=check,
+            health_file=health_file, http=http, pidfile=pidfile,
         )  # fmt: skip
         return function(**others, supervision=supervision)
 

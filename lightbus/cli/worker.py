@@ -84,7 +84,8 @@ def worker(
             processes=processes if scale is None else scale.minimum, threads=threads, coroutines=coroutines,
             prefetch=prefetch, queues=wanted, middleware=discovery.middleware_of(app),
             observers=() if monitoring is None else monitoring.observers_of(app, buses),
-            limits=supervision.limits, reports_waiting=scale is not None,
+            soft_limit_seconds=supervision.soft_limit_seconds, limits=supervision.limits,
+            reports_waiting=scale is not None,
         )  # fmt: skip
         with supervision.held_pidfile() as pidfile:
             say = logs.log_line if log_format == "json" else logs.print_line

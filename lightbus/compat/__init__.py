@@ -19,6 +19,7 @@ from .exceptions import (
     Reject,
     RemoteTaskError,
     Retry,
+    SoftTimeLimitExceeded,
     TaskError,
     TaskRevokedError,
     TimeLimitExceeded,
@@ -37,5 +38,6 @@ __all__ = [
     "Signature", "signature", "maybe_signature", "chain", "group", "chord", "chunks", "xmap", "xstarmap",
     "TaskApp", "default_app", "Settings", "CeleryQueue",
     "ChordError", "EncodeError", "Ignore", "MaxRetriesExceededError", "NotRegistered", "Reject", "RemoteTaskError",
-    "Retry", "TaskError", "TaskRevokedError", "TimeLimitExceeded", "TimeoutError", "WorkerLostError",
+    "Retry", "SoftTimeLimitExceeded", "TaskError", "TaskRevokedError", "TimeLimitExceeded", "TimeoutError",
+    "WorkerLostError",
 ]  # fmt: skip

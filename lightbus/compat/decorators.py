@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from .app import TaskApp
 
 
-logger = logging.getLogger(__name__)
-
 #: Options of Celery that change what a task does and that this version does not honour. To take one as a mere attribute
 #: would be a silent difference; such a task stays with Celery for now.
 REFUSED = frozenset(
@@ -26,8 +23,6 @@ REFUSED = frozenset(
         "compression", "reject_on_worker_lost", "retry_on_worker_lost",
     }
 )  # fmt: skip
-#: These travel in the message, so that Celery's workers honour them; a Lightbus worker does not yet.
-NOT_ENFORCED = ("time_limit", "soft_time_limit")
 
 
 HOOKS = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
@@ -65,8 +60,6 @@ def make_task(get_app: Callable[[], TaskApp], function: Callable[..., Any], opti
             f"task {name!r}: this version does not honour {', '.join(refused)}; leave the task with Celery, or take "
             "the option out and do it in the task (self.retry in an except block, for example)"
         )
-    if unenforced := [key for key in NOT_ENFORCED if rest.get(key)]:
-        logger.warning("task %s: Lightbus workers do not enforce %s yet", name, " and ".join(unenforced))
     made = build_task(get_app, function, name, rest, bind=bind, base=base)
     app.tasks[name] = made
     return made

@@ -31,6 +31,7 @@ from .exceptions import (
     TaskRevokedError,
     TimeLimitExceeded,
     WorkerLostError,
+    soft_limit_error,
 )
 from .forwarding import hand_over
 from .losses import remains_of, wire_of
@@ -241,6 +242,8 @@ class TaskEndpoint:
         message, task = run.message, run.task
         headers = run.delivery.wire.headers
         early = not task.setting("acks_late")
+        hard, soft = message.timelimit
+        hard, soft = hard or task.setting("time_limit"), soft or task.setting("soft_time_limit")
         return Invocation(
             function=_function(run),
             args=run.request.args,
@@ -254,6 +257,9 @@ class TaskEndpoint:
             trace={key: str(headers[key]) for key in _TRACE_HEADERS if key in headers},
             attempt=message.retries + 1,
             redelivered=run.delivery.may_repeat,
+            soft_limit_seconds=soft,
+            soft_limit_error=soft_limit_error(),
+            hard_limit_seconds=hard,
             ack_early=early,
             remains=remains_of(run.delivery.wire) if early and _concerns_others(message) else b"",
             state=run,

@@ -12,6 +12,7 @@
     |  |- EncodeError              its result cannot be written down
     |  |- ChordError               a task of its chord's header has failed, so the body did not run
     |  |- WorkerLostError          its process ended under it
+    |  |- SoftTimeLimitExceeded    raised in it at its soft time limit
     |  |- TimeLimitExceeded        its process was ended because it ran for too long
     |  `- TimeoutError             `get()` waited long enough
     `- RemoteTaskError          a failed task's exception whose class is not rebuilt on this side
@@ -21,11 +22,14 @@ On the wire each has the module path of its Celery twin, so that a Celery reader
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from ..core import errors
 from ..core.errors import LightbusError
 
 if TYPE_CHECKING:
@@ -124,6 +128,10 @@ class TimeLimitExceeded(TaskError):
     """The task ran for longer than its hard time limit, and its process was ended. Its argument is the text."""
 
 
+class SoftTimeLimitExceeded(errors.SoftTimeLimitExceeded, TaskError):
+    """Raised in a task that runs for longer than its soft time limit: its chance to clean up and end."""
+
+
 class TimeoutError(TaskError):  # the name is Celery's
     """`get()` waited as long as it was told to."""
 
@@ -157,5 +165,17 @@ CELERY_MODULES: Mapping[type[BaseException], str] = MappingProxyType(
         EncodeError: "kombu.exceptions",
         WorkerLostError: "billiard.exceptions",
         TimeLimitExceeded: "billiard.exceptions",
+        SoftTimeLimitExceeded: "billiard.exceptions",
     }
 )
+
+
+@cache
+def soft_limit_error() -> type[Exception]:
+    """What to raise in a task at its soft limit. A task that was written for Celery catches Celery's class, which it
+    has then imported: where that is so, the class is both."""
+    celerys = getattr(sys.modules.get("billiard.exceptions"), "SoftTimeLimitExceeded", None)
+    if celerys is None:
+        return SoftTimeLimitExceeded
+    both = type("SoftTimeLimitExceeded", (SoftTimeLimitExceeded, celerys), {"__module__": "billiard.exceptions"})
+    return cast("type[Exception]", both)

@@ -151,6 +151,9 @@ class HandlerStopped(LightbusError):
 class SoftTimeLimitExceeded(HandlerStopped):
     """Raised in a handler that runs for longer than its soft limit: its chance to clean up and end."""
 
+    def __init__(self, text: str = "the handler ran for longer than its soft time limit") -> None:
+        super().__init__(text)
+
 
 class TimeLimitExceeded(HandlerStopped):
     """A handler ran for longer than its hard limit, and its process was ended."""

@@ -22,6 +22,8 @@ class WorkerOptions:
         processes: child processes, each with connections of its own.
         threads: handlers at a time per process; with 1 they run on the main thread.
         coroutines: `async def` handlers at a time per process, on one loop beside the threads.
+        soft_limit_seconds: raise `SoftTimeLimitExceeded` in a handler after that long, where its message or declaration
+            says nothing else; None for no limit.
         prefetch: messages that a process holds, running ones included, per queue on RabbitMQ; None to adapt it to how
             long handlers run.
         queues: serve only these of the app's queues; empty for all.
@@ -34,6 +36,7 @@ class WorkerOptions:
     processes: int = 1
     threads: int = 1
     coroutines: int = 1000
+    soft_limit_seconds: float | None = None
     prefetch: int | None = None
     queues: frozenset[str] = frozenset()
     middleware: Sequence[Middleware] = ()
@@ -46,6 +49,8 @@ class WorkerOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be 1 or more, got {value}")
+        if self.soft_limit_seconds is not None and self.soft_limit_seconds <= 0:
+            raise ConfigError(f"soft_limit_seconds must be more than 0, got {self.soft_limit_seconds}")
 
     def prefetch_of_a_process(self) -> int | None:
         """`prefetch`, but not more than what the process may handle in its life."""

@@ -78,7 +78,9 @@ class Process:
         place = Place.alone(options.threads) if supervised is None else supervised.place
         self._place = place
         self._runs = Runs(options.limits, place, self._end_over_time, self._use_up)
-        self._slots = Slots(options.threads, options.coroutines, self._runs, options.observers)
+        self._slots = Slots(
+            options.threads, options.coroutines, self._runs, options.observers, options.soft_limit_seconds
+        )
         self._watch = Watch(self._slots, options.prefetch_of_a_process())
         self._consumers: list[Consumer] = []
         self._queues: list[tuple[Transport, str]] = []

@@ -26,6 +26,7 @@ from .coroutines import Coroutines
 from .prefetch import Load
 from .runs import Run, Runs
 from .settle import Settler
+from .softlimits import CancelledAfter, SoftLimits
 
 logger = logging.getLogger("lightbus.worker")
 
@@ -69,12 +70,21 @@ class Slots:
         on_idle: called when a slot becomes free, from its thread.
     """
 
-    def __init__(self, threads: int, coroutines: int, runs: Runs, observers: Sequence[Observer] = ()) -> None:
+    def __init__(
+        self,
+        threads: int,
+        coroutines: int,
+        runs: Runs,
+        observers: Sequence[Observer] = (),
+        soft_limit_seconds: float | None = None,
+    ) -> None:
         self._inbox: SimpleQueue[Work | None] = SimpleQueue()
         self._observers = tuple(observers)
         self._slots = [_Slot() for _ in range(threads)]
         self._runs = runs
         self._taken = self._taken_bytes = 0
+        self._soft_limits = SoftLimits()
+        self._soft_limit_seconds = soft_limit_seconds
         self.on_idle: Callable[[], None] | None = None
         self._coroutines = Coroutines(self._perform_async, coroutines)
         self._most_coroutines = coroutines
@@ -91,6 +101,8 @@ class Slots:
 
     def run(self) -> None:
         """Handle work until `stop`; returns when what had begun is finished and the rest is handed back."""
+        if threading.current_thread() is threading.main_thread():
+            self._soft_limits.install()
         if len(self._slots) == 1:
             self._handle_until_stopped(self._slots[0])
         else:
@@ -103,6 +115,7 @@ class Slots:
             for thread in threads:
                 thread.join()
         self._coroutines.close()
+        self._soft_limits.close()
 
     def refuse(self) -> None:
         """Begin nothing more. Any thread; `stop` has to follow."""
@@ -193,8 +206,10 @@ class Slots:
         result, failure = None, None
         set_current(invocation)
         try:
-            if work.middleware:
-                with entered(work.middleware, invocation):
+            limit_seconds = invocation.soft_limit_seconds or self._soft_limit_seconds
+            if work.middleware or limit_seconds:
+                limit = self._soft_limits.within(limit_seconds, invocation.soft_limit_error)
+                with entered(work.middleware, invocation), limit:
                     result = invocation.function(*invocation.args, **invocation.kwargs)
             else:
                 result = invocation.function(*invocation.args, **invocation.kwargs)
@@ -215,7 +230,10 @@ class Slots:
         set_current(invocation)
         function = cast("Callable[..., Coroutine[Any, Any, object]]", invocation.function)
         try:
-            with entered(work.middleware, invocation):
+            limit_seconds = invocation.soft_limit_seconds or self._soft_limit_seconds
+            with entered(work.middleware, invocation) as stack:
+                if limit_seconds:
+                    stack.enter_context(CancelledAfter(limit_seconds, invocation.soft_limit_error))
                 result = await function(*invocation.args, **invocation.kwargs)
         except BaseException as error:  # noqa: BLE001  # user code, as above
             failure = error

@@ -19,7 +19,6 @@ from lightbus.compat import (
     Task,
     TaskApp,
     TimeoutError,
-    decorators,
     shared_task,
     states,
     task,
@@ -582,14 +581,6 @@ def test_an_option_that_would_be_a_silent_difference_is_refused(option: dict[str
 
 def test_an_option_that_asks_for_nothing_is_no_reason_to_refuse() -> None:
     assert TaskApp().task(name="t", rate_limit=None, autoretry_for=())(lambda: 5)() == 5
-
-
-def test_time_limits_travel_and_a_warning_says_that_they_are_not_enforced(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []  # not caplog: Celery, when it runs in this process, takes the root logger's handlers away
-    monkeypatch.setattr(decorators.logger, "warning", lambda text, *values: said.append(text % values))
-    TaskApp().task(name="t", time_limit=5)(lambda: None)
-
-    assert said == ["task t: Lightbus workers do not enforce time_limit yet"]
 
 
 @pytest.mark.parametrize(
