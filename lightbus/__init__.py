@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         TimeLimitExceeded,
         TransportError,
         Unroutable,
+        Unwritable,
         WorkerLost,
     )
     from .core.retry import RetryPolicy
@@ -70,6 +71,7 @@ __all__ = [
     "TimeLimitExceeded",
     "TransportError",
     "Unroutable",
+    "Unwritable",
     "WorkerLost",
     "current_delivery",
     "open_result_backend",

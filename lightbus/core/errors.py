@@ -12,6 +12,7 @@ LightbusError
 |  |- AccessRefused           the broker refused the credentials or the virtual host
 |  |- ConnectionLost          the connection broke and did not come back in time
 |  |- NotConfirmed            the broker refused a message, or did not confirm it in time
+|  |- Unwritable              the message cannot be written as the broker wants it; nothing was sent
 |  |- Unroutable              no queue takes the message
 |  `- TopologyMismatch        a queue or exchange exists with other arguments
 |- CallError              an RPC that brought no answer of its own
@@ -94,6 +95,10 @@ class ConnectionLost(TransportError):
 
 class NotConfirmed(TransportError):
     """The broker refused a message, or did not confirm it in time."""
+
+
+class Unwritable(TransportError):
+    """A message cannot be written in the broker's format: a header, a property, or their size. Nothing was sent."""
 
 
 class Unroutable(TransportError):

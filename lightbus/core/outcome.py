@@ -102,6 +102,11 @@ class Received:
     redelivered: bool
 
 
+def printable(text: str) -> str:
+    """`text` with halves of characters escaped, which no log, header or terminal takes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def copy_for(outcome: Retry | Forward | DeadLetter, received: Received, *, dead_queue: str, now: float) -> Copy:
     """The message that carries `outcome` out.
 
@@ -126,7 +131,7 @@ def copy_for(outcome: Retry | Forward | DeadLetter, received: Received, *, dead_
         case DeadLetter(reason=reason, error=error, attempts=attempts):
             headers |= {
                 DEAD_PREFIX + "reason": reason,
-                DEAD_PREFIX + "error": error[:2000],
+                DEAD_PREFIX + "error": printable(error[:2000]),
                 DEAD_PREFIX + "queue": received.queue,
                 DEAD_PREFIX + "attempts": attempts,
                 DEAD_PREFIX + "at": iso_utc(now),

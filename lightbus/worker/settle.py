@@ -9,10 +9,10 @@ import logging
 import threading
 import time
 from concurrent.futures import Future
-from dataclasses import replace
 
+from ..core.errors import Unwritable
 from ..core.message import Route, Wire
-from ..core.outcome import Ack, DeadLetter, Outcome, Received, Requeue, copy_for
+from ..core.outcome import Ack, Copy, DeadLetter, Outcome, Received, Requeue, copy_for, printable
 from ..core.topology import Topology, dead_letter_queue
 from ..ports import Delivery, Transport
 
@@ -45,18 +45,31 @@ class Settler:
             copy = copy_for(outcome, received, dead_queue=self._dead_queue, now=time.time())
         except Exception as error:  # whatever a hostile header does: the slot must live, and the message be kept
             logger.exception("%s of a message of queue %s could not be written; it is parked", outcome, delivery.queue)
-            bare = replace(received, wire=Wire(body=delivery.wire.body, content_type="application/octet-stream"))
-            outcome = DeadLetter("defect", repr(error))
-            copy = copy_for(outcome, bare, dead_queue=self._dead_queue, now=time.time())
+            self._park_body(delivery, DeadLetter("defect", repr(error)))
+            return
         if isinstance(outcome, DeadLetter):
-            logger.error(
-                "dead letter queue=%s reason=%s error=%s kept_in=%s",
-                delivery.queue, outcome.reason, outcome.error, self._dead_queue,
-            )  # fmt: skip
+            self._log(delivery, outcome)
+        self._send_copy(delivery, outcome, copy, is_bare=False)
+
+    def _park_body(self, delivery: Delivery, outcome: DeadLetter) -> None:
+        """Keep of a message what can always be kept: its body, and the reason."""
+        bare = Wire(body=delivery.wire.body, content_type="application/octet-stream")
+        received = Received(wire=bare, queue=delivery.queue, redelivered=delivery.redelivered)
+        self._log(delivery, outcome)
+        copy = copy_for(outcome, received, dead_queue=self._dead_queue, now=time.time())
+        self._send_copy(delivery, outcome, copy, is_bare=True)
+
+    def _log(self, delivery: Delivery, outcome: DeadLetter) -> None:
+        logger.error(
+            "dead letter queue=%s reason=%s error=%s kept_in=%s",
+            delivery.queue, outcome.reason, printable(outcome.error), self._dead_queue,
+        )  # fmt: skip
+
+    def _send_copy(self, delivery: Delivery, outcome: Outcome, copy: Copy, *, is_bare: bool) -> None:
         with self._idle:
             self._under_way += 1
         sent = self._transport.publish(copy.wire, copy.route, delay_seconds=copy.delay_seconds)
-        sent.add_done_callback(lambda done: self._on_sent(delivery, outcome, done))
+        sent.add_done_callback(lambda done: self._on_sent(delivery, outcome, done, is_bare=is_bare))
 
     def send(self, wire: Wire, route: Route) -> None:
         """Publish an answer that belongs to no delivery."""
@@ -69,10 +82,12 @@ class Settler:
         with self._idle:
             self._idle.wait_for(lambda: self._under_way == 0, timeout_seconds)
 
-    def _on_sent(self, delivery: Delivery, outcome: Outcome, sent: Future[None]) -> None:
+    def _on_sent(self, delivery: Delivery, outcome: Outcome, sent: Future[None], *, is_bare: bool) -> None:
         error = sent.exception()
         if error is None:
             delivery.ack()
+        elif isinstance(error, Unwritable) and not is_bare:  # to hand it back would bring it again, for ever
+            self._park_body(delivery, DeadLetter("unwritable", str(error)))
         else:
             late = "it was acknowledged before it ran and is lost" if delivery.settled else "it goes back to its queue"
             logger.error("%s of a message of queue %s failed, %s: %s", outcome, delivery.queue, late, error)

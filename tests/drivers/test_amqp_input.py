@@ -9,7 +9,7 @@ import amqp
 import kombu
 import pytest
 
-from lightbus.core.errors import NotConfirmed
+from lightbus.core.errors import Unwritable
 from lightbus.core.message import Wire
 from lightbus.core.topology import Queue, Topology
 from lightbus.drivers.kombu.amqp import AmqpTransport
@@ -67,8 +67,44 @@ def test_a_message_that_cannot_be_written_fails_alone(transport: AmqpTransport, 
     bad = transport.publish(Wire(body=b"2", headers={"a": object()}), queue.route)
     good += [transport.publish(Wire(body=b"3"), queue.route) for _ in range(5)]
 
-    with pytest.raises(NotConfirmed, match=r"cannot be written.*object"):
+    with pytest.raises(Unwritable, match=r"cannot be written.*object"):
         bad.result(10)
     for future in good:
         future.result(10)
     assert transport.message_count(queue.name) == 10
+
+
+class Deep(amqp.Message):
+    """A message with a header table in a table, and so on; py-amqp itself could not write it."""
+
+    def _serialize_properties(self) -> bytes:
+        table = b""
+        for _ in range(10_000):
+            table = b"\x01aF" + len(table).to_bytes(4, "big") + table
+        return b"\x20\x00" + len(table).to_bytes(4, "big") + table
+
+
+def test_a_header_table_that_is_too_deep_does_not_stop_the_consumer(
+    transport: AmqpTransport, queue: Queue, amqp_url: str
+) -> None:
+    with kombu.Connection(amqp_url) as connection:
+        connection.channel().basic_publish(Deep(b"first"), routing_key=queue.name)
+    transport.publish(Wire(body=b"next"), queue.route).result(10)
+    inbox = Inbox[Delivery]()
+    consumer = transport.consume([queue], inbox.put, prefetch=10)
+    first, following = inbox.get(timeout=10), inbox.get(timeout=10)
+
+    assert (first.wire.body, dict(first.wire.headers), following.wire.body) == (b"first", {}, b"next")
+    consumer.close()
+
+
+def test_headers_that_fit_into_no_frame_fail_alone_and_at_once(transport: AmqpTransport, queue: Queue) -> None:
+    good = [transport.publish(Wire(body=b"good"), queue.route) for _ in range(20)]
+    large = transport.publish(Wire(body=b"large", headers={"x": "y" * 200_000}), queue.route)
+    good += [transport.publish(Wire(body=b"good"), queue.route) for _ in range(20)]
+
+    with pytest.raises(Unwritable, match="200"):
+        large.result(5)
+    for future in good:
+        future.result(5)
+    assert transport.message_count(queue.name) == 40

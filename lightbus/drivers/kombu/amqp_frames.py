@@ -81,7 +81,7 @@ def read_delivery(buffer: bytes, at: int) -> Arrival | None:
                 return None
         wire = _wire(buffer, header + _HEADER_BYTES, body - 1, flags, buffer[body + FRAME_HEAD_BYTES : end - 1])
         return Arrival(buffer[tag_end - tag_bytes : tag_end], delivery_tag, redelivered & 1 == 1, wire, end)
-    except (IndexError, StructError, ValueError):  # cut off, or text that is no UTF-8 (a ValueError)
+    except (IndexError, StructError, ValueError, RecursionError):  # cut off; text that is no UTF-8; a table too deep
         return None
 
 

@@ -43,6 +43,10 @@ def frames_of(wire: Wire, route: Route, *, channel: int, mandatory: bool, frame_
     Args:
         channel: the number of the channel.
         frame_max: bytes of the largest frame that was agreed with the broker.
+
+    Raises:
+        ValueError: headers and properties do not fit into one frame, which AMQP demands: the broker would close the
+            connection, and every message under way with it.
     """
     if wire.extra:
         return None
@@ -55,7 +59,7 @@ def frames_of(wire: Wire, route: Route, *, channel: int, mandatory: bool, frame_
         return None
     body, largest = wire.body, frame_max - 8
     if len(header) > largest:
-        return None
+        raise ValueError(f"its headers and properties take {len(header)} bytes, and at most {largest} can be sent")
     parts = [_frame(_METHOD, channel, len(method)), method, _END, _frame(_HEADER, channel, len(header)), header, _END]
     for start in range(0, len(body), largest):
         piece = body if len(body) <= largest else body[start : start + largest]

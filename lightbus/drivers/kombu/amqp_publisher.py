@@ -19,7 +19,7 @@ from typing import Any
 
 from amqp.exceptions import FrameSyntaxError
 
-from ...core.errors import AccessRefused, ConnectionLost, NotConfirmed, TransportError, Unroutable
+from ...core.errors import AccessRefused, ConnectionLost, NotConfirmed, TransportError, Unroutable, Unwritable
 from ...core.message import Route, Wire
 from ...core.outcome import REPEAT_HEADER
 from .amqp_declare import delayed_route
@@ -30,7 +30,14 @@ from .amqp_wire import message_of
 from .link import Link
 
 #: What py-amqp raises for a header or property that it cannot encode. The first counts as a connection error there.
-_UNWRITABLE: tuple[type[Exception], ...] = (FrameSyntaxError, ValueError, TypeError, AttributeError, struct.error)
+_UNWRITABLE: tuple[type[Exception], ...] = (
+    FrameSyntaxError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    struct.error,
+)
 
 
 #: From that many on, confirms are read together, that long after the last ones.
@@ -204,14 +211,20 @@ class AmqpPublisher:
         """Number it as the broker will, and write its frames. Under the lock."""
         self._sequence += 1
         self._unconfirmed[self._sequence] = publication
-        route = publication.route
-        try:
-            self._channel.basic_publish(
-                message_of(publication.wire),
-                exchange=route.exchange,
-                routing_key=route.routing_key,
-                mandatory=publication.mandatory,
+        wire, route, mandatory = publication.wire, publication.route, publication.mandatory
+        channel = self._channel
+        connection = channel.connection
+        try:  # as in `publish`, which does it itself
+            frames = connection and frames_of(
+                wire, route, channel=channel.channel_id, mandatory=mandatory, frame_max=connection.frame_max
             )
+            if frames:
+                connection.transport.write(frames)
+                connection.bytes_sent += 1
+            else:
+                channel.basic_publish(
+                    message_of(wire), exchange=route.exchange, routing_key=route.routing_key, mandatory=mandatory
+                )
         except _UNWRITABLE as error:
             self._not_written(publication, error)
 
@@ -220,7 +233,7 @@ class AmqpPublisher:
         del self._unconfirmed[self._sequence]
         self._sequence -= 1
         key = publication.route.routing_key
-        publication.fail(NotConfirmed(f"a message for {key!r} cannot be written as AMQP: {error}"))
+        publication.fail(Unwritable(f"a message for {key!r} cannot be written as AMQP: {error}"))
 
     def _take_back_unconfirmed(self) -> None:
         """Put what was written but not confirmed in front of the queue, in its order, marked as a repeat."""

@@ -112,7 +112,7 @@ def reads_on(handle: Callable[[tuple[int, int, bytes]], bool]) -> Callable[[tupl
     def on_frame(frame: tuple[int, int, bytes]) -> bool:
         try:
             return handle(frame)
-        except (ValueError, struct.error, FrameSyntaxError):
+        except (ValueError, struct.error, FrameSyntaxError, RecursionError):
             kind, channel, payload = frame
             if kind != CONTENT_HEADER_FRAME:
                 raise

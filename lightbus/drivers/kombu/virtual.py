@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
 
-from ...core.errors import BrokerUnreachable, ConfigError, ConnectionLost, TransportError
+from ...core.errors import BrokerUnreachable, ConfigError, ConnectionLost, TransportError, Unwritable
 from ...core.message import Route, Wire
 from ...core.outcome import REPEAT_HEADER
 from ...core.topology import Queue, Topology
@@ -92,6 +92,8 @@ class VirtualTransport:
             self._publish(wire, route, delay_seconds, mandatory)
         except TransportError as error:
             future.set_exception(error)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:  # a header that JSON does not have
+            future.set_exception(Unwritable(f"a message for {route.routing_key!r} cannot be written: {error}"))
         else:
             future.set_result(None)
         return future

@@ -141,5 +141,5 @@ def _text(value: object) -> str:
 def _seconds(expiration: object) -> float | None:
     try:
         return None if expiration in (None, "") else int(str(expiration)) / 1000
-    except ValueError:
+    except (ValueError, OverflowError):
         return None  # not a number: a message is not lost for a wrong expiry
