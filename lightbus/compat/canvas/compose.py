@@ -11,12 +11,8 @@ if TYPE_CHECKING:
     from ..app import TaskApp
 
 
-class Chain(Signature):
-    """Tasks one after the other, each with the return value of the one before as its first argument."""
-
-    def __init__(self, tasks: Iterable[Any], *, app: TaskApp | None = None, **options: Any) -> None:
-        members = [signature(one, app=app) for one in tasks]
-        super().__init__("celery.chain", (), {"tasks": members}, options, subtask_type="chain", app=app)
+class _Several(Signature):
+    """A signature made of `tasks`."""
 
     @property
     def tasks(self) -> list[Signature]:
@@ -25,6 +21,19 @@ class Chain(Signature):
 
     def parts(self) -> Iterator[Signature]:
         return iter(self.tasks)
+
+    def _copy(self) -> Signature:
+        copy = super()._copy()
+        copy.kwargs["tasks"] = [one.clone() for one in self.tasks]
+        return copy
+
+
+class Chain(_Several):
+    """Tasks one after the other, each with the return value of the one before as its first argument."""
+
+    def __init__(self, tasks: Iterable[Any], *, app: TaskApp | None = None, **options: Any) -> None:
+        members = [signature(one, app=app) for one in tasks]
+        super().__init__("celery.chain", (), {"tasks": members}, options, subtask_type="chain", app=app)
 
     def steps(self) -> list[Signature]:
         """Its tasks as copies: what is linked to the chain is linked to the last, its errbacks to each."""
@@ -36,11 +45,6 @@ class Chain(Signature):
                 step.link_error(errback)
         return steps
 
-    def _copy(self) -> Signature:
-        copy = super()._copy()
-        copy.kwargs["tasks"] = [one.clone() for one in self.tasks]
-        return copy
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Send it."""
         return self.apply_async(args, kwargs)
@@ -49,7 +53,7 @@ class Chain(Signature):
         return " | ".join(map(repr, self.tasks)) or "chain()"
 
 
-class Group(Signature):
+class Group(_Several):
     """Tasks side by side. Give them one by one, or as one iterable."""
 
     def __init__(self, *tasks: Any, app: TaskApp | None = None, **options: Any) -> None:
@@ -60,14 +64,6 @@ class Group(Signature):
             given = signature(only, app=app).parts() if kind == "group" else [only] if is_signature(only) else only
         members = [signature(one, app=app) for one in given]
         super().__init__("celery.group", (), {"tasks": members}, options, subtask_type="group", app=app)
-
-    @property
-    def tasks(self) -> list[Signature]:
-        tasks: list[Signature] = self.kwargs["tasks"]
-        return tasks
-
-    def parts(self) -> Iterator[Signature]:
-        return iter(self.tasks)
 
     def members(self) -> list[Signature]:
         """Copies of its tasks, those of groups inside it in their place; empty chains are left out."""
@@ -91,11 +87,6 @@ class Group(Signature):
         for one in self.tasks:
             one.link_error(errback.clone())
         return errback
-
-    def _copy(self) -> Signature:
-        copy = super()._copy()
-        copy.kwargs["tasks"] = [one.clone() for one in self.tasks]
-        return copy
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Send it."""
