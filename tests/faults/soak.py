@@ -82,6 +82,9 @@ class Report:
         return "\n".join(lines)
 
 
+PATIENCE_SECONDS = 40.0
+
+
 class Run:
     """One soak on a broker. `server` is None for the embedded one, which has neither server nor network."""
 
@@ -104,7 +107,7 @@ class Run:
         self.workers: list[Process] = []
         self.began = time.monotonic()
 
-    def go(self, seconds: float) -> None:
+    def go(self, seconds: float, at_least: int) -> None:
         for _ in range(WORKERS):
             self.start_worker()
         for worker in self.workers:
@@ -114,7 +117,7 @@ class Run:
         for sender in senders:
             sender.start()
         try:
-            while time.monotonic() < self.began + seconds:
+            while time.monotonic() < self.began + seconds or self.lacks(at_least, self.began + seconds):
                 time.sleep(self.random.uniform(0.3, 1.5))  # the schedule
                 self.do_a_fault()
                 self.replace_ended()
@@ -123,6 +126,10 @@ class Run:
             for sender in senders:
                 sender.join(60)
         self.settle()
+
+    def lacks(self, at_least: int, since: float) -> bool:
+        """Whether a slow machine has sent too few messages so far for the faults to meet some."""
+        return len(self.report.ledger.confirmed) < at_least and time.monotonic() < since + PATIENCE_SECONDS
 
     def end(self) -> None:
         self.processes.end()
@@ -298,8 +305,14 @@ class Run:
             delivery.ack()
 
 
-def soak(seed: int, seconds: float, broker: str, folder: Path, server: RabbitMQ | Redis | None = None) -> Report:
-    """Run it in `folder`; a server is started where none is given."""
+def soak(
+    seed: int, seconds: float, broker: str, folder: Path, server: RabbitMQ | Redis | None = None, *, at_least: int = 0
+) -> Report:
+    """Run it in `folder`; a server is started where none is given.
+
+    Args:
+        at_least: go on for longer than `seconds`, up to PATIENCE_SECONDS, until so many messages were confirmed.
+    """
     report = Report(seed, broker)
     with ExitStack() as ending:
         if server is None and broker != "sqlite":
@@ -317,7 +330,7 @@ def soak(seed: int, seconds: float, broker: str, folder: Path, server: RabbitMQ 
             url = server.url
         run = Run(report, folder, url, server, proxy)
         ending.callback(run.end)
-        run.go(seconds)
+        run.go(seconds, at_least)
     return report
 
 
