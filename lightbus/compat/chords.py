@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, TransportError
 from ..ports import ChordCounter
 from . import json, states
 from .canvas import Chain, Chord, Group, Signature, as_list, signature
@@ -79,8 +79,17 @@ class Chords:
             logger.error("chord %s failed: %s", document.group_id, error)
             self.fail(callback, error)
         else:
-            callback.apply_async((values,))
+            self._send_body(callback, values)
         self._counter().end_chord(document.group_id, found.claim)
+
+    def _send_body(self, callback: Signature, values: list[Any]) -> None:
+        try:
+            callback.apply_async((values,))
+        except TransportError:
+            raise  # a repeat of the member's message may still send it
+        except Exception as error:  # the body's own: wrong arguments, an `apply_async` that was overridden
+            logger.exception("the body %r of a chord could not be sent", callback)
+            self.fail(callback, ChordError(f"Callback error: {error!r}"))
 
     def fail(self, sig: Signature, error: BaseException, *, errbacks: bool = True) -> None:
         """Store FAILURE for all of `sig`, which will not run, and tell the chord that it is a part of.
