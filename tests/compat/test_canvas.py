@@ -225,7 +225,7 @@ def test_a_member_whose_message_is_parked_fails_its_chord(sums: Sums) -> None:
 def test_a_body_that_cannot_be_sent_fails_and_leaves_its_members_their_results(sums: Sums) -> None:
     result = sums.run(chord([sums.add.s(1, 1), sums.add.s(2, 2)], sums.add.si()))  # without the argument that it needs
 
-    with pytest.raises(ChordError, match="Callback error.*missing"):
+    with pytest.raises(ChordError, match=r"Callback error.*missing"):
         result.get(timeout=1)
     assert result.parent.get(timeout=1) == [2, 4]
 
