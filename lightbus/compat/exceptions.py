@@ -170,12 +170,14 @@ CELERY_MODULES: Mapping[type[BaseException], str] = MappingProxyType(
 )
 
 
-@cache
 def soft_limit_error() -> type[Exception]:
     """What to raise in a task at its soft limit. A task that was written for Celery catches Celery's class, which it
     has then imported: where that is so, the class is both."""
     celerys = getattr(sys.modules.get("billiard.exceptions"), "SoftTimeLimitExceeded", None)
-    if celerys is None:
-        return SoftTimeLimitExceeded
-    both = type("SoftTimeLimitExceeded", (SoftTimeLimitExceeded, celerys), {"__module__": "billiard.exceptions"})
-    return cast("type[Exception]", both)
+    return SoftTimeLimitExceeded if celerys is None else _both(celerys)
+
+
+@cache
+def _both(celerys: type[Exception]) -> type[Exception]:
+    made = type("SoftTimeLimitExceeded", (SoftTimeLimitExceeded, celerys), {"__module__": "billiard.exceptions"})
+    return cast("type[Exception]", made)

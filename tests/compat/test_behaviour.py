@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import celery.exceptions
 import celery.utils.time
 import pytest
 
 from lightbus.compat import Ignore, Reject, Retry, Task, chain, chord, group
 from lightbus.compat.autoretry import backoff_seconds
+from lightbus.compat.exceptions import soft_limit_error
 from tests.compat.bench import DEAD, Bench
 
 
@@ -232,3 +234,14 @@ def test_a_task_may_add_another_to_its_chord(sums: Any) -> None:
     assert result.get(timeout=1) == 111
     with pytest.raises(ValueError, match="no chord"):
         more.add_to_chord(sums.add.s(1))
+
+
+def test_a_soft_limit_is_a_reason_to_try_again_like_any_other(bench: Bench) -> None:
+    @bench.task(name="t", autoretry_for=(celery.exceptions.SoftTimeLimitExceeded,), retry_kwargs={"countdown": 5})
+    def t() -> None:
+        raise soft_limit_error()
+
+    t.delay()
+    bench.work()
+
+    assert bench.published[1][1].retries == 1
