@@ -6,6 +6,7 @@ msgspec does the work (ADR 0003). Pure.
 from __future__ import annotations
 
 import inspect
+import reprlib
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
@@ -14,6 +15,14 @@ import msgspec
 
 from .api import Api, Event, Rpc
 from .errors import ApiError, BadArguments, DeclarationError, RemoteError
+from .outcome import printable
+
+#: What msgspec raises for a text that is no JSON of the wanted type; the others are for text that is no UTF-8, and for
+#: one that is nested more deeply than its decoder goes.
+_UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
+#: What it raises for a value without a JSON form: of an unknown type, with half a surrogate pair in a text, with an
+#: integer that is too large, or inside itself.
+_UNWRITABLE = (msgspec.ValidationError, TypeError, UnicodeError, OverflowError, RecursionError)
 
 
 def encode_event(event: Event) -> bytes:
@@ -26,7 +35,7 @@ def encode_event(event: Event) -> bytes:
     try:
         payload = msgspec.json.encode(event)
         msgspec.json.decode(payload, type=kind)  # a struct does not check on construction
-    except (msgspec.ValidationError, TypeError) as error:
+    except _UNWRITABLE as error:
         raise BadArguments(f"the event {kind.__qualname__} cannot be sent: {error}") from error
     return payload
 
@@ -38,7 +47,7 @@ def event_decoder(kind: type[Event]) -> Callable[[bytes], Event]:
     def decode(payload: bytes) -> Event:
         try:
             return decoder.decode(payload)
-        except msgspec.DecodeError as error:
+        except _UNREADABLE as error:
             raise BadArguments(f"not a {kind.__qualname__}: {error}") from error
 
     return decode
@@ -68,7 +77,7 @@ class CallSchema:
         try:
             payload = msgspec.json.encode(self._struct(**arguments))
             self._arguments.decode(payload)
-        except (msgspec.ValidationError, TypeError) as error:
+        except _UNWRITABLE as error:
             raise BadArguments(f"{self.rpc.full_name} cannot be called like this: {error}") from error
         return payload
 
@@ -76,7 +85,7 @@ class CallSchema:
         """Raises BadArguments."""
         try:
             struct = self._arguments.decode(payload)
-        except msgspec.DecodeError as error:
+        except _UNREADABLE as error:
             raise BadArguments(f"{self.rpc.full_name}: {error}") from error
         return {name: getattr(struct, name) for name in self._names}
 
@@ -85,15 +94,15 @@ class CallSchema:
         try:
             payload = msgspec.json.encode(result)
             self._result.decode(payload)
-        except (msgspec.ValidationError, TypeError) as error:
-            raise BadArguments(f"{self.rpc.full_name} returned {result!r:.200}: {error}") from error
+        except _UNWRITABLE as error:
+            raise BadArguments(f"{self.rpc.full_name} returned {reprlib.repr(result)}: {error}") from error
         return payload
 
     def decode_result(self, payload: bytes) -> object:
         """Raises RemoteError: the answer is not of the declared type."""
         try:
             return self._result.decode(payload)
-        except msgspec.DecodeError as error:
+        except _UNREADABLE as error:
             raise RemoteError(f"{self.rpc.full_name} answered with something else than it declares: {error}") from error
 
 
@@ -108,21 +117,28 @@ class Problem(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 def encode_problem(problem: Problem) -> bytes:
-    """A problem as JSON."""
-    return msgspec.json.encode(problem)
+    """A problem as JSON. Of one that has no JSON form the texts are left, with half surrogate pairs escaped."""
+    try:
+        return msgspec.json.encode(problem)
+    except _UNWRITABLE:
+        kind, title, detail = map(printable, (problem.type, problem.title, problem.detail))
+        return msgspec.json.encode(Problem(type=kind, title=title, detail=detail, retryable=problem.retryable))
 
 
 def decode_problem(payload: bytes) -> Problem:
     """Anything that is no problem document becomes one that says so."""
     try:
         return msgspec.json.decode(payload, type=Problem)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         return Problem(type="undecodable", title="the error answer could not be read", detail=str(error))
 
 
 def problem_of_declared(error: ApiError) -> Problem:
     """The problem by which a declared error travels."""
-    fields = msgspec.to_builtins(error.fields)
+    try:
+        fields = msgspec.to_builtins(error.fields)
+    except _UNWRITABLE:
+        fields = {}  # the caller gets the text, in an error that says that the fields do not fit
     return Problem(type="api:" + type(error).__name__, title=type(error).__name__, detail=error.text, fields=fields)
 
 
@@ -132,8 +148,9 @@ def rebuild_declared(kind: type[ApiError], problem: Problem) -> ApiError | Remot
         hints = {k: v for cls in reversed(kind.__mro__) for k, v in _own_hints(cls).items()}
         fields = {name: msgspec.convert(value, hints[name]) for name, value in problem.fields.items()}
         return kind(problem.detail, **fields)
-    except (msgspec.ValidationError, TypeError, KeyError) as error:
-        return RemoteError(f"{kind.__name__} arrived with fields that do not fit: {error}", error_type=kind.__name__)
+    except (msgspec.ValidationError, TypeError, KeyError, RecursionError) as error:
+        text = f"{kind.__name__} arrived with fields that do not fit ({error}); its text is {problem.detail!r}"
+        return RemoteError(text, error_type=kind.__name__)
 
 
 def _own_hints(cls: type) -> dict[str, Any]:

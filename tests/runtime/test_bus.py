@@ -26,11 +26,13 @@ from lightbus import (
     current_delivery,
     rpc,
 )
-from lightbus.core.message import Wire
-from lightbus.core.topology import event_route, rpc_queue
+from lightbus.core.codec import decode_call, encode_reply
+from lightbus.core.message import ReplyMessage, Route, Wire
+from lightbus.core.topology import Topology, event_route, rpc_queue
 from lightbus.drivers.memory import MemoryTransport
 from lightbus.drivers.memory_broker import MemoryBroker
 from lightbus.worker import WorkerOptions
+from tests.processes import wait_for
 
 from .workers import working
 
@@ -263,6 +265,40 @@ def test_a_call_is_answered_sync_and_async_and_in_parallel(shop: Shop) -> None:
         assert asyncio.run(both()) == ("ticket 3", "ticket 4")
         futures = [shop.tickets.get.start(id=n) for n in range(50)]
         assert [future.result(10) for future in futures] == [f"ticket {n}" for n in range(50)]
+
+
+@pytest.mark.parametrize(
+    "failed, garbage",
+    [
+        (False, b'"\xff"'),
+        (False, b""),
+        (False, b"null"),
+        (True, b'{"type": "\xff", "title": ""}'),
+        (True, b'{"type": "", "title": "", "fields": {"deep": ' + b"[" * 100_000),
+        (True, b"null"),
+    ],
+    ids=["no UTF-8", "empty", "of another type", "error: no UTF-8", "error: deep", "error: no problem"],
+)
+def test_an_answer_that_cannot_be_read_ends_its_call_and_no_other(shop: Shop, failed: bool, garbage: bytes) -> None:
+    calls = rpc_queue("support.tickets", 1)
+    server = shop.support.transport
+    server.declare(Topology(queues=(calls,)))
+
+    def answer(payload: bytes, *, failed: bool) -> None:
+        asked = wait_for(lambda: server.get(calls.name), 10, "the call")
+        assert asked is not None
+        asked.ack()
+        call = decode_call(asked.wire)
+        reply = ReplyMessage(call_id=call.origin.id, payload=payload, failed=failed)
+        server.publish(encode_reply(reply), Route("", call.reply_to)).result(5)
+
+    first = shop.tickets.get.start(id=1)
+    answer(garbage, failed=failed)
+    with pytest.raises(RemoteError):
+        first.result(3)
+    second = shop.tickets.get.start(id=2)
+    answer(b'"ticket 2"', failed=False)
+    assert second.result(3) == "ticket 2"
 
 
 def test_a_sync_call_works_inside_a_running_loop(shop: Shop) -> None:
