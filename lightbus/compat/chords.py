@@ -55,13 +55,20 @@ class Chords:
     def ended(self, body: Mapping[str, Any], document: ResultDocument, group_index: int | None) -> None:
         """A task of a chord's header has ended as `document` says; the last one sends the body.
 
+        Of a task that was refused, because nobody can count or its body is no signature, nothing is counted.
+
         Args:
-            body: the signature of the chord's body.
+            body: the signature of the chord's body, in JSON form.
 
         Raises:
             TransportError: the end could not be counted, or the body not be sent.
         """
-        if not document.group_id:
+        if not document.group_id or not self.possible:
+            return
+        try:
+            callback = signature(body, app=self._app)
+        except (TypeError, ValueError) as error:
+            logger.warning("the chord %s has no body that can be sent: %s", document.group_id, error)
             return
         try:
             part = json.dumps([1, document.task_id, document.status, document.result]).encode()
@@ -72,7 +79,6 @@ class Chords:
         )
         if found is None:
             return
-        callback = signature(body, app=self._app)
         try:
             values = self._values(found.parts, found.structure)
         except ChordError as error:

@@ -89,7 +89,7 @@ class Recorder:
         for step in reversed(run.message.chain or ()):
             try:
                 self._app.chords.fail(signature(step, app=self._app), error, errbacks=False)
-            except (TypeError, ValueError, KeyError, AttributeError) as wrong:  # nobody can wait for what this is not
+            except (TypeError, ValueError) as wrong:  # nobody can wait for what this is not
                 logger.warning("task %s[%s]: a step is no signature: %r", run.message.task, run.message.id, wrong)
 
     def retried(self, run: Run, cause: BaseException | None, error: BaseException) -> None:

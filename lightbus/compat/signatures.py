@@ -45,7 +45,7 @@ def unsupported(message: TaskMessage, *, counts_chords: bool) -> str | None:
         for one in several:
             try:
                 found = _all_in(signature(one))
-            except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
+            except (TypeError, ValueError, RecursionError) as error:
                 return f"its {what} is no signature that can be sent: {error!r:.300}"
             for part in found:
                 if (serializer := part.options.get("serializer")) not in (None, "json"):

@@ -450,6 +450,7 @@ def test_callbacks_that_cannot_be_sent_park_the_message_and_fail_the_result(
         ({"callbacks": ({**sig("celery.chain"), "subtask_type": "chain"},)}, "chain"),
         ({"errbacks": ({**sig("celery.chain"), "subtask_type": "chain"},)}, "chain"),
         ({"chord": {**sig("x"), "subtask_type": "nonesuch"}}, "nonesuch"),
+        ({"chord": {**sig("x"), "subtask_type": "nonesuch"}, "group": "g", "group_index": 0}, "nonesuch"),
         ({"chain": (sig("add", 1), {**sig("x"), "subtask_type": "group", "kwargs": {"tasks": [{"task": 5}]}})}, "text"),
         ({"callbacks": (sig("add", 1, serializer="pickle"),)}, "pickle"),
     ],
@@ -471,7 +472,14 @@ def test_a_canvas_that_this_side_cannot_carry_on_is_parked_before_its_task_runs(
     assert bench.transport.message_count(DEAD) == 1
 
 
-@pytest.mark.parametrize("fields", [{"chord": CHORD}, {"chain": (sig("add", 1, chord=CHORD), sig("add", 1))}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"chord": CHORD},
+        {"chord": CHORD, "group": "g", "group_index": 0},
+        {"chain": (sig("add", 1, chord=CHORD), sig("add", 1))},
+    ],
+)
 def test_a_member_of_a_chord_does_not_run_where_nobody_can_count_it(bench: Bench, fields: dict[str, Any]) -> None:
     ran = []
     bench.task(name="t")(lambda: ran.append(1))

@@ -227,8 +227,7 @@ def signature(value: Any, *args: Any, app: TaskApp | None = None, **options: Any
         *args, **options: for a task or a name, as for `Signature`.
 
     Raises:
-        TypeError: it is none of these.
-        ValueError: its `subtask_type` is not known.
+        TypeError, ValueError: it is none of these, its `subtask_type` is not known, or it is nested too deeply.
     """
     if isinstance(value, Signature):
         if app is not None and value._app is None:
@@ -256,6 +255,8 @@ def _from_json(value: Mapping[str, Any], app: TaskApp | None) -> Signature:
         return _made_from(value, app)
     except KeyError as error:
         raise ValueError(f"a signature of the type {value.get('subtask_type')!r} has no {error.args[0]!r}") from error
+    except (AttributeError, RecursionError) as error:
+        raise ValueError(f"this is no signature of the type {value.get('subtask_type')!r}: {error}") from error
 
 
 def _made_from(value: Mapping[str, Any], app: TaskApp | None) -> Signature:
