@@ -7,7 +7,6 @@ LIGHTBUS_TEST_INSTALL=no), everybody else one sentence and exit code 2. Starting
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -68,8 +67,6 @@ def main(arguments: list[str]) -> int:
     if not install_missing():
         return 2
     os.chdir(ROOT)
-    # A shell without job control starts what follows a `&` deaf to Ctrl-C, and so would be all that the tests start.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     # In place of this process: Ctrl-C and signals then reach pytest itself.
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *PYTEST, *arguments])
 
