@@ -25,6 +25,7 @@ _WITHOUT_EFFECT = frozenset(
     }
 )  # fmt: skip
 _REFUSED = ("producer", "publisher", "connection", "router")
+_CHECKED = (*_REFUSED, "serializer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,23 +65,12 @@ def prepare(
         TypeError: an argument has the wrong type, or an option cannot be honoured.
         ValueError: a serializer other than JSON is asked for, or a moment cannot be read.
     """
-    rest = dict(options)
-    for key in _REFUSED:
-        if rest.pop(key, None):
-            raise TypeError(
-                f"the option {key!r} has no meaning here: tasks are routed by queue, on the app's own broker"
-            )
-    if rest.pop("serializer", None) not in (None, "json"):
-        raise ValueError(
-            f"serializer {options['serializer']!r} is not supported for task {name!r}: Lightbus sends JSON"
-        )
-    if not isinstance(args or (), (list, tuple)):
-        raise TypeError(f"args of task {name!r} must be a list or tuple, got {args!r:.100}")
-    if not isinstance(kwargs or {}, Mapping):
-        raise TypeError(f"kwargs of task {name!r} must be a mapping, got {kwargs!r:.100}")
+    _check(name, args, kwargs, options)
+    rest = {key: value for key, value in options.items() if key not in _CHECKED}
     positional, named = tuple(args or ()), dict(kwargs or {})
     message_id = str(rest.pop("task_id", None) or task_id)
-    eta = _due(rest.pop("countdown", None), rest.pop("eta", None), now=now, zone=zone)
+    countdown, at = rest.pop("countdown", None), rest.pop("eta", None)
+    eta = _moment_text(countdown or at, now=now, zone=zone)
     expires = _moment_text(rest.pop("expires", None), now=now, zone=zone)
     queue = rest.pop("queue", None)
     route = _route(rest.pop("exchange", None), rest.pop("routing_key", None))
@@ -124,8 +114,20 @@ def prepare(
     return Sending(message=message, queue=_name(queue), route=None if queue else route, delay_seconds=delay)
 
 
-def _due(countdown: object, eta: object, *, now: float, zone: tzinfo | None) -> str | None:
-    return _moment_text(countdown or None, now=now, zone=zone) if countdown else _moment_text(eta, now=now, zone=zone)
+def _check(name: str, args: Any, kwargs: Any, options: Mapping[str, Any]) -> None:
+    for key in _REFUSED:
+        if options.get(key):
+            raise TypeError(
+                f"the option {key!r} has no meaning here: tasks are routed by queue, on the app's own broker"
+            )
+    if options.get("serializer") not in (None, "json"):
+        raise ValueError(
+            f"serializer {options['serializer']!r} is not supported for task {name!r}: Lightbus sends JSON"
+        )
+    if not isinstance(args or (), (list, tuple)):
+        raise TypeError(f"args of task {name!r} must be a list or tuple, got {args!r:.100}")
+    if not isinstance(kwargs or {}, Mapping):
+        raise TypeError(f"kwargs of task {name!r} must be a mapping, got {kwargs!r:.100}")
 
 
 def _moment_text(value: object, *, now: float, zone: tzinfo | None) -> str | None:
