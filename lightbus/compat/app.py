@@ -23,7 +23,6 @@ from ..core.message import Route, Wire
 from ..core.topology import TASK_QUEUE_PREFIX, Queue, Topology, task_queue_name
 from ..publishing import Publication, PublishHook, PublishHooks
 from . import asyncresult, canvas
-from .batch import Batch
 from .canvas import builtin
 from .canvas import launch as launching
 from .chords import Chords
@@ -257,8 +256,7 @@ class TaskApp:
         """Send a signature; see `Signature.apply_async`."""
         if self.settings.always_eager:
             return launching.run_here(self, sig, args, kwargs, options)
-        with Batch(self) as batch:
-            return launching.launch(self, batch, sig, args, kwargs, options)
+        return launching.launch(self, sig, args, kwargs, options)
 
     def run_here(self, sig: canvas.Signature, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
         """Run a signature in the caller; see `Signature.apply`."""

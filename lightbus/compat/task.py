@@ -143,18 +143,6 @@ class Task:
             TransportError: the broker did not take it.
         """
         options |= {"task_id": task_id, "link": link, "link_error": link_error, "shadow": shadow}
-        merged = self.merged_options(args, kwargs, options)
-        app = self.app
-        if app.settings.always_eager:
-            # What a worker would get: the arguments as they are after the wire.
-            sent: Any = json.loads(json.dumps([list(args or ()), dict(kwargs or {})]))
-            return self.apply(sent[0], sent[1], **merged)
-        outgoing = app.outgoing(self.name, args, kwargs, merged)
-        sent = app.transport.publish(outgoing.wire, outgoing.route, delay_seconds=outgoing.delay_seconds)
-        return app.sent(outgoing, sent)
-
-    def merged_options(self, args: Any, kwargs: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options of a message to be sent: the task's, and over them the caller's. Checks the arguments too."""
         hard, soft = self.time_limit, self.soft_time_limit
         if hard and soft and soft > hard:
             raise ValueError(f"task {self.name!r}: soft_time_limit {soft} must be at most time_limit {hard}")
@@ -164,7 +152,14 @@ class Task:
         merged.setdefault("add_to_parent", self.trail)
         if merged.get("ignore_result") is None:
             merged["ignore_result"] = self.ignores_result()
-        return merged
+        app = self.app
+        if app.settings.always_eager:
+            # What a worker would get: the arguments as they are after the wire.
+            sent: Any = json.loads(json.dumps([list(args or ()), dict(kwargs or {})]))
+            return self.apply(sent[0], sent[1], **merged)
+        outgoing = app.outgoing(self.name, args, kwargs, merged)
+        sent = app.transport.publish(outgoing.wire, outgoing.route, delay_seconds=outgoing.delay_seconds)
+        return app.sent(outgoing, sent)
 
     def apply(
         self,

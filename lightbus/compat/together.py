@@ -7,10 +7,12 @@ Waiting for each confirm makes a loop of `.delay()` as slow as the round trip to
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent import futures
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from ..core.errors import NotConfirmed
 from .resultstore import wait_for
 
 _collecting: ContextVar[list[Future[None]] | None] = ContextVar("lightbus_together", default=None)
@@ -32,14 +34,14 @@ def together(*, timeout_seconds: float = 60.0) -> Iterator[None]:
         yield
     finally:
         _collecting.reset(token)
-    failed: Exception | None = None
+    _, open_ones = futures.wait(sent, timeout_seconds)
     for published in sent:
-        try:
-            wait_for(published, timeout_seconds)
-        except Exception as error:  # noqa: BLE001 - raised below, when the others are known
-            failed = failed or error
-    if failed is not None:
-        raise failed
+        if published not in open_ones:
+            published.result()
+    if open_ones:
+        raise NotConfirmed(
+            f"the broker did not confirm {len(open_ones)} of {len(sent)} messages within {timeout_seconds:g} s"
+        )
 
 
 def confirmed(published: Future[None], timeout_seconds: float) -> None:

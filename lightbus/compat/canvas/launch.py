@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..asyncresult import AsyncResult
 from ..groupresult import GroupResult, ResultSet, oldest
+from ..together import together
 from .compose import Chain, Chord, Chunks, Group, add_step, signature
 from .signature import Signature, as_list
 
 if TYPE_CHECKING:
     from ..app import TaskApp
-    from ..batch import Batch
 
 _FLOW_KEYS = ("root_id", "parent_id", "group_id", "group_index", "chord")
 
@@ -119,18 +119,18 @@ def _freeze_group(app: TaskApp, group: Group, task_id: str | None, flow: Flow) -
 
 
 def launch(
-    app: TaskApp, batch: Batch, sig: Signature, args: Sequence[Any], kwargs: Mapping[str, Any], options: dict[str, Any]
+    app: TaskApp, sig: Signature, args: Sequence[Any], kwargs: Mapping[str, Any], options: dict[str, Any]
 ) -> Any:
-    """Send `sig` by `batch`; see `Signature.apply_async`."""
-    return _Launch(app, batch).launch(sig, args, kwargs, options)
+    """Send `sig`; see `Signature.apply_async`. All its messages are confirmed together."""
+    with together(timeout_seconds=app.settings.publish_timeout_seconds):
+        return _Launch(app).launch(sig, args, kwargs, options)
 
 
 class _Launch:
-    """One canvas on its way out; `batch` publishes, and waits for the broker at the end."""
+    """One canvas on its way out."""
 
-    def __init__(self, app: TaskApp, batch: Batch) -> None:
+    def __init__(self, app: TaskApp) -> None:
         self._app = app
-        self._batch = batch
 
     def launch(self, sig: Signature, args: Sequence[Any], kwargs: Mapping[str, Any], options: dict[str, Any]) -> Any:
         match sig:
@@ -145,7 +145,10 @@ class _Launch:
         merged_args, merged_kwargs, merged = sig.merged(args, kwargs, options)
         if sig.subtask_type in ("xmap", "xstarmap"):
             merged.setdefault("route_name", sig.kwargs["task"].task)  # it goes where its task is served
-        return self._batch.send(sig.task, merged_args, merged_kwargs, merged)
+        task = self._app.tasks.get(sig.task)
+        if task is not None:
+            return task.apply_async(merged_args, merged_kwargs, **merged)
+        return self._app.send_task(sig.task, merged_args, merged_kwargs, **merged)
 
     def _chain(self, chain: Chain, args: Sequence[Any], kwargs: Mapping[str, Any], options: dict[str, Any]) -> Any:
         whole = chain.clone()
