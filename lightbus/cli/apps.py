@@ -11,7 +11,7 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -150,6 +150,24 @@ def middleware_of(app: LoadedApp) -> tuple[Middleware, ...]:
             raise ConfigError(f"{path}: middleware {name!r} must be MODULE:FUNCTION, got {value!r:.100}")
         found.append(value)
     return tuple(found)
+
+
+def adopt(app: LoadedApp, patterns: Sequence[str]) -> tuple[str, ...]:
+    """Let the app's worker run tasks that are still written for Celery; returns their names.
+
+    Raises:
+        ConfigError: there is no Celery app, or the patterns name no task of it that can be run here.
+    """
+    if len(app.celery_apps) != 1:
+        raise ConfigError(f"--tasks needs a Celery app, and {', '.join(app.names)} has none: say -A MODULE:ATTRIBUTE")
+    from ..compat import bridge
+    from ..compat.app import default_app
+
+    celery_app = app.celery_apps[0]
+    if app.task_app is None:
+        app.task_app = default_app()
+        app.task_app.configure(bridge.settings_from(celery_app))
+    return bridge.adopt(app.task_app, celery_app, patterns)
 
 
 def _set_up_django(app: LoadedApp) -> None:

@@ -45,6 +45,8 @@ logger = logging.getLogger("lightbus.worker")
 @click.option("--prefetch", type=click.IntRange(1), default=None, show_default="adaptive",
               help="Messages that a process holds (RabbitMQ: per queue): many short ones, few long ones.")  # fmt: skip
 @click.option("-Q", "--queues", metavar="NAMES", default="", help="Serve only these queues, separated by commas.")
+@click.option("--tasks", metavar="NAMES", default="", help="Run these tasks of the Celery app, though they "
+              "are written for Celery; names or patterns, separated by commas.")  # fmt: skip
 @click.option("--pool", type=click.Choice(["processes", "solo"]), default="processes", show_default=True,
               help="solo: everything in this process, for debugging.")  # fmt: skip
 @click.option("-l", "--loglevel", type=click.Choice(LEVELS, case_sensitive=False), default="INFO", show_default=True)
@@ -53,7 +55,7 @@ logger = logging.getLogger("lightbus.worker")
 @supervision_options
 def worker(
     apps: tuple[str, ...], url: str | None, processes: int, threads: int, coroutines: int, prefetch: int | None,
-    queues: str, pool: str, loglevel: str, log_format: str, supervision: Supervision,
+    queues: str, tasks: str, pool: str, loglevel: str, log_format: str, supervision: Supervision,
 ) -> int:  # fmt: skip
     """Serve an app's listeners, calls and tasks.
 
@@ -65,6 +67,7 @@ def worker(
       lightbus worker -A shop
       lightbus worker -A shop.bus:bus --processes 4 --threads 8
       lightbus worker -A proj.celery -Q lightbus.celery
+      lightbus worker -A proj.celery --tasks proj.tasks.resize,'proj.reports.*'
 
     -Q takes Celery's own queues too: those named are served, and the tasks on them that are not known here go back.
     """
@@ -73,12 +76,14 @@ def worker(
         supervision.refuse_solo()
     if supervision.check:
         app = discovery.required(apps, url)
-        _prepared(app, queues)
+        _adopt(app, _names(tasks), _names(queues))
+        _prepared(app, _names(queues))
         discovery.middleware_of(app)
         return 0
     with monitored(supervision.http) as monitoring:
         app = discovery.required(apps, url)
-        buses, wanted = _prepared(app, queues)
+        _adopt(app, _names(tasks), _names(queues))
+        buses, wanted = _prepared(app, _names(queues))
         scale = supervision.autoscale
         options = WorkerOptions(
             processes=processes if scale is None else scale.minimum, threads=threads, coroutines=coroutines,
@@ -111,9 +116,28 @@ def worker(
             return Supervisor(options.processes, child, oversight).run(lambda pids: say(_ready(pids)))
 
 
-def _prepared(app: discovery.LoadedApp, queues: str) -> tuple[list[Bus], frozenset[str]]:
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _adopt(app: discovery.LoadedApp, patterns: Sequence[str], wanted: Sequence[str]) -> None:
+    """Take the tasks that `--tasks` names, and say when their messages are sent elsewhere."""
+    names = discovery.adopt(app, patterns) if patterns else ()
+    settings = app.task_app.settings if app.task_app is not None and names else None
+    if settings is None:
+        return
+    for name in names:
+        queue = settings.route(name, {})
+        if name not in settings.moved and queue not in wanted:
+            logger.warning(
+                "adopted task %r: its messages are sent to Celery's queue %r, which this worker does not serve; "
+                "name it in lightbus.compat.bridge.install(app, moved=[...]), or serve that queue with -Q %s",
+                name, queue, queue,
+            )  # fmt: skip
+
+
+def _prepared(app: discovery.LoadedApp, wanted: Sequence[str]) -> tuple[list[Bus], frozenset[str]]:
     """The buses to serve, and the queues that `-Q` names."""
-    wanted = tuple(name.strip() for name in queues.split(",") if name.strip())
     return _served(app, wanted), frozenset(wanted)
 
 
@@ -172,6 +196,8 @@ def _banner(app: discovery.LoadedApp, buses: Sequence[Bus], options: WorkerOptio
         ]
     if app.task_app is not None and app.task_app.tasks:
         lines.append(f"tasks: {', '.join(sorted(app.task_app.tasks))}")
+    if app.task_app is not None and app.task_app.adopted:
+        lines.append(f"adopted from Celery: {', '.join(sorted(app.task_app.adopted))}")
     prefetch = options.prefetch or "adaptive"
     lines.append(f"{options.processes} processes, {options.threads} threads each, prefetch {prefetch}")
     return lines

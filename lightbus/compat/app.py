@@ -71,6 +71,7 @@ class TaskApp:
         result_backend: ResultBackend | None = None,
     ) -> None:
         self.tasks: dict[str, Task] = {}
+        self.adopted: dict[str, Task] = {}  #: run here, although they are written for Celery; see `bridge.adopt`
         self.main = main
         self._settings = settings or Settings()
         self._settings_source: Callable[[], Settings] | None = None
@@ -160,8 +161,8 @@ class TaskApp:
         return decorate(lambda: self, args, options)
 
     def find(self, name: str) -> Task | None:
-        """The task of that name, registered here or one of the `celery.*` parts of a canvas."""
-        task = self.tasks.get(name)
+        """The task of that name: registered here, adopted, or one of the `celery.*` parts of a canvas."""
+        task = self.tasks.get(name) or self.adopted.get(name)
         if task is None and name.startswith("celery."):
             from .decorators import build_task  # as above
 

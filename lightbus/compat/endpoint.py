@@ -152,14 +152,15 @@ class TaskEndpoint:
         message = TaskMessage(task=run.name, id=run.id, reply_to=run.reply_to, correlation_id=run.id)
         if wire is not None:
             message = decode_task(wire)
-        task = self._app.tasks.get(run.name) or self._stand_in(run.name)
+        task = self._app.find(run.name) or self._stand_in(run.name)
         settled = Delivery(wire or Wire(body=b""), run.queue, redelivered=False, settle=lambda settlement: None)
         self._failed(self._run(task, message, settled), error)
 
     def _celery_queues(self) -> list[str]:
         settings = self._app.settings
         names = [settings.default_queue, *(queue.name for queue in settings.celery_queues)]
-        names += [settings.route(name, {"queue": task.queue}) for name, task in self._app.tasks.items()]
+        tasks = {**self._app.tasks, **self._app.adopted}
+        names += [settings.route(name, {"queue": task.queue}) for name, task in tasks.items()]
         return list(dict.fromkeys(names))
 
     def _unknown(self, name: str, delivery: Delivery) -> Outcome:

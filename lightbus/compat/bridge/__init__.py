@@ -26,11 +26,12 @@ from celery import Celery
 
 from ..app import default_app
 from ..settings import Settings
+from .adoption import adopt
 from .bridge import bridge_of, described, setting
 from .producers import keep_stubs, route_through
 from .workers import ForwardStep, forward_strategy
 
-__all__ = ["forward_strategy", "forwarded", "install", "is_installed", "settings_from"]
+__all__ = ["adopt", "forward_strategy", "forwarded", "install", "is_installed", "settings_from"]
 
 #: Celery's settings that `Settings` understands by the same name and that are plain values.
 _PLAIN_SETTINGS = (
