@@ -238,7 +238,7 @@ class DeliveryContract(Bench):
         for delivery in held[:4]:
             delivery.ack()
         self.wait_for_taken(transport, queue, held[4])
-        assert len(inbox.all()) == 7
+        assert len(inbox.wait(7)) == 7
         for delivery in held[5:]:
             delivery.ack()
 
