@@ -305,8 +305,9 @@ class TaskApp:
 
     def declare(self, queue: str) -> None:
         """Make the Lightbus queue for Celery's `queue` stand."""
-        known = self.settings.celery_queue(queue.removeprefix(TASK_QUEUE_PREFIX))
-        self._declare(task_queue_name(queue), known.lightbus_topology)
+        name = task_queue_name(queue)
+        if name not in self._declared:
+            self._declare(name, self.settings.celery_queue(queue.removeprefix(TASK_QUEUE_PREFIX)).lightbus_topology)
 
     def declare_for_celery(self, queue: str) -> Route:
         """Make Celery's own `queue` stand, as Celery would, and say where its messages are published.

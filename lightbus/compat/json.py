@@ -24,7 +24,7 @@ def dumps(value: object) -> str:
         ValueError: something in it has no JSON form, or it contains itself.
     """
     try:
-        return json.dumps(value, cls=_Encoder)
+        return _ENCODER.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"cannot be written as JSON: {error}") from error
 
@@ -71,6 +71,9 @@ class _Encoder(json.JSONEncoder):
                 except UnicodeDecodeError:
                     return _typed("base64", base64.b64encode(o).decode("ascii"))
         return super().default(o)
+
+
+_ENCODER = _Encoder()  # to make one takes as long as to write a small message
 
 
 def _is_lazy_text(value: object) -> bool:

@@ -9,8 +9,8 @@ import amqp
 import kombu
 import pytest
 
-from lightbus.core.errors import Unwritable
-from lightbus.core.message import Wire
+from lightbus.core.errors import Unroutable, Unwritable
+from lightbus.core.message import Route, Wire
 from lightbus.core.topology import Queue, Topology
 from lightbus.drivers.kombu.amqp import AmqpTransport
 from lightbus.ports import Delivery
@@ -108,3 +108,40 @@ def test_headers_that_fit_into_no_frame_fail_alone_and_at_once(transport: AmqpTr
     for future in good:
         future.result(5)
     assert transport.message_count(queue.name) == 40
+
+
+def test_a_burst_of_all_kinds_keeps_its_order_and_each_message_gets_its_own_end(
+    transport: AmqpTransport, queue: Queue
+) -> None:
+    """Frames are gathered while many messages are under way; the broker numbers them as they come."""
+
+    def kind(number: int) -> tuple[Wire, Route, bool]:
+        body = str(number).encode()
+        match number % 50:
+            case 17:
+                return Wire(body=body, extra={"app_id": "left to py-amqp"}), queue.route, False
+            case 29:
+                return Wire(body=body, headers={"a": object()}), queue.route, False
+            case 41:
+                return Wire(body=body, message_id=str(number)), Route("", f"{queue.name}.nowhere"), True
+            case 43:
+                return Wire(body=body + b" " * 40_000), queue.route, False
+        return Wire(body=body), queue.route, False
+
+    ends = []
+    for number in range(2000):
+        wire, route, mandatory = kind(number)
+        ends.append(transport.publish(wire, route, mandatory=mandatory))
+    errors = [type(end.exception(30)) for end in ends]
+
+    expected = {29: Unwritable, 41: Unroutable}
+    assert errors == [expected.get(number % 50, type(None)) for number in range(2000)]
+    inbox = Inbox[Delivery]()
+    consumer = transport.consume([queue], inbox.put, prefetch=100)
+    taken = []
+    for _ in range(2000 - 80):
+        delivery = inbox.get(timeout=10)
+        taken.append(int(delivery.wire.body))
+        delivery.ack()
+    assert taken == [number for number in range(2000) if number % 50 not in expected]
+    consumer.close()

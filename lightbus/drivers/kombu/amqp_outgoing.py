@@ -10,6 +10,7 @@ Source: AMQP 0.9.1, 2.3 (frames), 4.2.5 (tables) and the class basic; the type l
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from struct import Struct
 
 from ...core.message import Route, Wire
@@ -51,9 +52,7 @@ def frames_of(wire: Wire, route: Route, *, channel: int, mandatory: bool, frame_
     if wire.extra:
         return None
     try:
-        method = b"".join(
-            (_publish, _short(route.exchange), _short(route.routing_key), b"\x01" if mandatory else b"\x00")
-        )
+        method = _method(route.exchange, route.routing_key, mandatory)
         header = _content_header(wire)
     except (_Unusual, UnicodeError, RecursionError):
         return None
@@ -65,6 +64,11 @@ def frames_of(wire: Wire, route: Route, *, channel: int, mandatory: bool, frame_
         piece = body if len(body) <= largest else body[start : start + largest]
         parts += (_frame(_BODY, channel, len(piece)), piece, _END)
     return b"".join(parts)
+
+
+@lru_cache(maxsize=256)
+def _method(exchange: str, routing_key: str, mandatory: bool) -> bytes:
+    return b"".join((_publish, _short(exchange), _short(routing_key), b"\x01" if mandatory else b"\x00"))
 
 
 def _content_header(wire: Wire) -> bytes:
@@ -102,11 +106,7 @@ def _table(values: Mapping[str, object]) -> bytes:
     for key, value in values.items():
         if type(key) is not str:
             raise _Unusual
-        name = key.encode("utf-8", "surrogatepass")
-        if len(name) > _SHORT_BYTES:
-            raise _Unusual
-        add(_octet(len(name)))
-        add(name)
+        add(_name(key))
         if value is None:
             add(_NOTHING)
         elif type(value) is str:
@@ -117,6 +117,9 @@ def _table(values: Mapping[str, object]) -> bytes:
             add(_value(value))
     data = b"".join(parts)
     return _length(len(data)) + data
+
+
+_name = lru_cache(maxsize=1024)(_short)  # of a header: the same few in nearly every message
 
 
 def _value(value: object) -> bytes:

@@ -1,8 +1,9 @@
 """Publishing over AMQP: many messages under way at once, each finished when the broker confirmed it.
 
 The calling thread writes the frame itself; the link's thread reads the confirms, which RabbitMQ sends in bulk. Waiting
-for each confirm before the next publish would be ten times slower. What is not confirmed when the connection breaks is
-sent again on the next one, marked with `lightbus_repeat`, since the broker may have it already.
+for each confirm before the next publish would be ten times slower. While many are under way, frames are gathered and
+written together, by whoever fills the batch or by the link's thread after its next read. What is not confirmed when the
+connection breaks is sent again on the next one, marked with `lightbus_repeat`, since the broker may have it already.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ _UNWRITABLE: tuple[type[Exception], ...] = (
 )
 
 
-#: From that many on, confirms are read together, that long after the last ones.
+#: From that many on, confirms are read together, that long after the last ones, and frames are written together.
 MANY_UNCONFIRMED = 32
 REST_SECONDS = 0.002
+GATHERED_BYTES = 16_384
 
 
 class _Publication:
@@ -80,6 +82,8 @@ class AmqpPublisher:
         self._sequence = 0
         self._unconfirmed: OrderedDict[int, _Publication] = OrderedDict()
         self._waiting: deque[_Publication] = deque()
+        # Of the last unconfirmed ones; there is then a written one before them, whose confirm wakes the link's thread.
+        self._gathered = bytearray()
         self._was_open = False
         self._blocked = ""
         self._last_error: TransportError | None = None
@@ -115,16 +119,15 @@ class AmqpPublisher:
                     frames = connection and frames_of(
                         wire, route, channel=channel.channel_id, mandatory=mandatory, frame_max=connection.frame_max
                     )
-                    if frames:
+                    if frames and len(self._unconfirmed) > MANY_UNCONFIRMED:
+                        self._gathered += frames
+                        if len(self._gathered) >= GATHERED_BYTES:
+                            self._write_gathered()
+                    elif frames and not self._gathered:
                         connection.transport.write(frames)
                         connection.bytes_sent += 1  # as py-amqp counts; its heartbeats look at it
                     else:
-                        channel.basic_publish(
-                            message_of(wire),
-                            exchange=route.exchange,
-                            routing_key=route.routing_key,
-                            mandatory=mandatory,
-                        )
+                        self._write_frames(publication, frames)
                 except _UNWRITABLE as error:
                     self._not_written(publication, error)
                 except CONNECTION_ERRORS:
@@ -155,6 +158,7 @@ class AmqpPublisher:
     def on_lost(self, error: TransportError) -> None:
         with self._lock:
             self._channel = None
+            self._gathered.clear()  # they are among the unconfirmed
             self._blocked = ""
             self._last_error = error
             self._take_back_unconfirmed()
@@ -174,6 +178,8 @@ class AmqpPublisher:
     def on_tick(self) -> float:
         now = time.monotonic()
         with self._lock:
+            if self._channel is not None:
+                self._write_gathered()
             self._expire(now)
             self._idle.notify_all()
         return 1.0
@@ -218,15 +224,28 @@ class AmqpPublisher:
             frames = connection and frames_of(
                 wire, route, channel=channel.channel_id, mandatory=mandatory, frame_max=connection.frame_max
             )
-            if frames:
-                connection.transport.write(frames)
-                connection.bytes_sent += 1
-            else:
-                channel.basic_publish(
-                    message_of(wire), exchange=route.exchange, routing_key=route.routing_key, mandatory=mandatory
-                )
+            self._write_frames(publication, frames)
         except _UNWRITABLE as error:
             self._not_written(publication, error)
+
+    def _write_frames(self, publication: _Publication, frames: bytes | None) -> None:
+        """Write it behind what is gathered: the broker numbers messages as they come. Without frames, by py-amqp."""
+        self._write_gathered()
+        channel, route = self._channel, publication.route
+        if frames:
+            channel.connection.transport.write(frames)
+            channel.connection.bytes_sent += 1
+        else:
+            channel.basic_publish(
+                message_of(publication.wire), exchange=route.exchange, routing_key=route.routing_key,
+                mandatory=publication.mandatory,
+            )  # fmt: skip
+
+    def _write_gathered(self) -> None:
+        if self._gathered:
+            frames, self._gathered = bytes(self._gathered), bytearray()
+            self._channel.connection.transport.write(frames)
+            self._channel.connection.bytes_sent += 1
 
     def _not_written(self, publication: _Publication, error: Exception) -> None:
         """py-amqp encodes before it writes, so the broker has seen nothing of it and counts on from the last one."""
