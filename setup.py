@@ -77,7 +77,10 @@ setup(
         "test": TEST,
         "dev": DEV,
     },
-    entry_points={"console_scripts": ["lightbus = lightbus.cli.__main__:main"]},
+    entry_points={
+        "console_scripts": ["lightbus = lightbus.cli.__main__:main"],
+        "pytest11": ["lightbus = lightbus.testing.plugin"],
+    },
     classifiers=[
         "Intended Audience :: Developers",
         "Operating System :: POSIX",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar, cast
@@ -233,6 +234,20 @@ class Bus:
             self._transport.close()
             if self._owns_transport:
                 self._transport, self._can_fire = None, False
+
+    @contextmanager
+    def on_transport(self, transport: Transport) -> Iterator[None]:
+        """Within the block the bus is connected to `transport` in place of its broker; for tests. Clients follow."""
+        kept = self._transport, self._owns_transport, self._can_fire
+        self._transport, self._owns_transport, self._can_fire = transport, False, False
+        if self._rpc is not None:
+            self._rpc.connect_to(transport)
+        try:
+            yield
+        finally:
+            self._transport, self._owns_transport, self._can_fire = kept
+            if self._rpc is not None:
+                self._rpc.connect_to(self.transport)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

@@ -119,6 +119,11 @@ class RpcClient:
         """See `core.api.Caller.start_async`."""
         return awaitable(self.start(rpc, arguments, timeout_seconds))
 
+    def connect_to(self, transport: Transport) -> None:
+        """Send by another transport from now on; calls under way end as in `close`."""
+        self.close()
+        self._transport = transport
+
     def close(self) -> None:
         """Stop waiting: calls under way end with CallTimeout."""
         if self._pid != os.getpid():

@@ -9,8 +9,9 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -361,6 +362,32 @@ class TaskApp:
         if queue not in self._declared:
             self.transport.declare(topology())
             self._declared.add(queue)
+
+    @contextmanager
+    def on_transport(self, transport: Transport, result_backend: ResultBackend) -> Iterator[None]:
+        """Within the block tasks are sent by `transport` and results kept in `result_backend`; for tests."""
+        before = self._exchange(transport, result_backend, None, None, set())
+        try:
+            yield
+        finally:
+            _, _, _, results, _ = self._exchange(*before)
+            if results is not None:
+                results.close()
+
+    def _exchange(
+        self,
+        transport: Transport | None,
+        result_backend: ResultBackend | None,
+        bus: Bus | None,
+        results: ResultStore | None,
+        declared: set[str],
+    ) -> tuple[Transport | None, ResultBackend | None, Bus | None, ResultStore | None, set[str]]:
+        """Use these connections from now on; returns those before."""
+        with self._lock:
+            before = self._transport, self._result_backend, self._bus, self._results, self._declared
+            self._transport, self._result_backend = transport, result_backend
+            self._bus, self._results, self._declared = bus, results, declared
+        return before
 
     def close(self) -> None:
         """Stop waiting for results and disconnect. The app can be used again afterwards."""

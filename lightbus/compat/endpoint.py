@@ -57,12 +57,16 @@ class TaskEndpoint:
         queues: literal queue names to serve; without them `lightbus.Q` for the default queue, each queue that Celery
             knows, and each that a task of `app` routes to.
         hostname: the worker's name in results and requests; `lightbus@<host>` by default.
+        now: Unix seconds, for what is too early or too late.
     """
 
     kind = "task"
 
-    def __init__(self, app: TaskApp, *, queues: Sequence[str] = (), hostname: str = "") -> None:
+    def __init__(
+        self, app: TaskApp, *, queues: Sequence[str] = (), hostname: str = "", now: Callable[[], float] = time.time
+    ) -> None:
         self._app = app
+        self._now = now
         self._literal = tuple(queues)
         self._hostname = hostname or f"lightbus@{socket.gethostname()}"
         self._recorder = Recorder(app)
@@ -206,7 +210,7 @@ class TaskEndpoint:
 
     def _not_now(self, run: Run) -> Outcome | None:
         """The outcome of a message that is too late or too early."""
-        message, zone, now = run.message, self._app.settings.zone, time.time()
+        message, zone, now = run.message, self._app.settings.zone, self._now()
         if message.expires is not None and moment(message.expires, zone) < now:
             logger.info("task %s[%s] had expired at %s", message.task, message.id, message.expires)
             try:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from .app import TaskApp
+    from .testing import TaskReference
 
 #: Attributes of a task that are options of each of its messages, unless the caller gives them.
 _EXEC_OPTIONS = ("queue", "priority", "expires", "serializer", "delivery_mode", "time_limit", "soft_time_limit")
@@ -338,6 +339,12 @@ class Task:
     def AsyncResult(self, task_id: str) -> AsyncResult:
         """The result of a run of this task."""
         return self.app.AsyncResult(task_id)
+
+    def testing_reference(self) -> TaskReference:
+        """What `lightbus.testing` needs of a task; see `lightbus.compat.testing`."""
+        from .testing import TaskReference  # it is for tests
+
+        return TaskReference(self)
 
     def check_arguments(self, args: Any, kwargs: Any) -> None:
         """Raise TypeError when the function cannot be called with these."""

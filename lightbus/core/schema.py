@@ -81,6 +81,18 @@ class CallSchema:
             raise BadArguments(f"{self.rpc.full_name} cannot be called like this: {error}") from error
         return payload
 
+    def bind(self, arguments: Mapping[str, object]) -> dict[str, object]:
+        """All arguments by name, with defaults; their types are not looked at.
+
+        Raises:
+            BadArguments: one is missing or unknown.
+        """
+        try:
+            struct = self._struct(**arguments)
+        except TypeError as error:
+            raise BadArguments(f"{self.rpc.full_name} cannot be called like this: {error}") from error
+        return {name: getattr(struct, name) for name in self._names}
+
     def decode_arguments(self, payload: bytes) -> dict[str, object]:
         """Raises BadArguments."""
         try:
