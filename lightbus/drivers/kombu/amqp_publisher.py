@@ -29,6 +29,7 @@ from .amqp_options import AmqpOptions
 from .amqp_outgoing import frames_of
 from .amqp_wire import message_of
 from .link import Link
+from .refusals import Refusals
 
 #: What py-amqp raises for a header or property that it cannot encode. The first counts as a connection error there.
 _UNWRITABLE: tuple[type[Exception], ...] = (
@@ -84,6 +85,7 @@ class AmqpPublisher:
         self._waiting: deque[_Publication] = deque()
         # Of the last unconfirmed ones; there is then a written one before them, whose confirm wakes the link's thread.
         self._gathered = bytearray()
+        self._refusals = Refusals()
         self._was_open = False
         self._blocked = ""
         self._last_error: TransportError | None = None
@@ -182,6 +184,8 @@ class AmqpPublisher:
                 self._write_gathered()
             self._expire(now)
             self._idle.notify_all()
+            if self._refusals and self._channel is not None and self._refusals.want_fresh_channel(now):
+                raise ConnectionLost("the broker goes on refusing messages; perhaps a fresh connection knows better")
         return 1.0
 
     def rest_seconds(self) -> float:
@@ -265,6 +269,8 @@ class AmqpPublisher:
 
     def _on_confirm(self, delivery_tag: int, multiple: bool) -> None:
         for publication in self._settled(delivery_tag, multiple):
+            if self._refusals:
+                self._refusals.confirmed(publication.route.routing_key)
             if publication.returned:
                 publication.fail(
                     Unroutable(
@@ -276,7 +282,9 @@ class AmqpPublisher:
                 publication.future.set_result(None)
 
     def _on_refuse(self, delivery_tag: int, multiple: bool) -> None:
+        now = time.monotonic()
         for publication in self._settled(delivery_tag, multiple):
+            self._refusals.refused(publication.route.routing_key, now)
             publication.fail(
                 NotConfirmed(
                     f"the broker refused a message for {publication.route.routing_key!r}: "
