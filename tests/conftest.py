@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.brokers import Brokers, RabbitMQ, Redis
@@ -28,6 +29,11 @@ IMPORTS = {
     "celery": re.compile(r"^\s*(from|import) celery\b", re.MULTILINE),
     "compat": re.compile(r"^\s*(from|import) lightbus\.compat\b|^\s*from lightbus import .*\bcompat\b", re.MULTILINE),
 }
+
+
+# How long an example takes says something of the machine, and nothing of the code.
+hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("suite")
 
 
 # The run

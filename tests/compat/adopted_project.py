@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from typing import Any
 
 from celery import Celery, Task, chain, chord, current_app, current_task, group
@@ -16,6 +17,9 @@ from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
 app = Celery("adopted", broker=os.environ["ADOPT_BROKER"], backend=os.environ["ADOPT_BACKEND"])
 app.conf.update(broker_connection_retry_on_startup=True, worker_prefetch_multiplier=1, result_extended=True)
+
+
+HOOKED_RUNS = 4  #: runs of `run_all` that end with the hook `after_return`
 
 
 def note(task: Task, *words: object) -> None:
@@ -169,12 +173,13 @@ def run_all(queue: str) -> dict[str, Any]:
     while late.state == "PENDING":
         pass
     found["progress"] = [late.info, late.state]
-    log = []
     names = {result.id: name for name, result in sent.items()}
-    with open(os.environ["ADOPT_LOG"].format(queue=queue), encoding="utf-8") as file:
-        for line in file:
-            task_id, *words = json.loads(line)
-            log.append([names[task_id], *words])
+    log: list[list[str]] = []
+    while sum(words[1] == "after_return" for words in log) < HOOKED_RUNS:  # the result is stored before the last hooks
+        with open(os.environ["ADOPT_LOG"].format(queue=queue), encoding="utf-8") as file:
+            lines = [json.loads(line) for line in file if line.endswith("\n")]
+        log = [[names[task_id], *words] for task_id, *words in lines]
+        time.sleep(0.05)
     found["log"] = sorted(log, key=lambda words: str(words[0]))  # stable: the order within one task stays
     return json.loads(json.dumps(found, default=repr))  # type: ignore[no-any-return]
 

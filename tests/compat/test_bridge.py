@@ -373,7 +373,7 @@ def test_celery_sends_a_moved_task_to_lightbus_whatever_its_routes(project: Proj
     chain(app.signature(NAME, args=(1,)), app.signature("project.next"), app=app).apply_async()
 
     assert [one.routing_key for one in project.sent] == [queue] * 4
-    assert project.waiting(queue) == 4
+    wait_for(lambda: project.waiting(queue) == 4, 20, "the messages, which Celery sent without a confirm")
     assert project.waiting("celery") + project.waiting("images") == 0
 
 
