@@ -7,6 +7,7 @@ more: the task has ended. (`before_start` belongs to the run itself, and its err
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -49,6 +50,14 @@ class ExceptionInfo:
         return self.traceback
 
 
+def einfo_of(error: BaseException) -> Any:
+    """`einfo` as Celery gives it: billiard's where that is loaded, since receivers look at its class; else ours."""
+    theirs = sys.modules.get("billiard.einfo")
+    if theirs is None:
+        return ExceptionInfo(error)
+    return theirs.ExceptionInfo((type(error), error, error.__traceback__))
+
+
 def succeeded(task: Task, request: Request, result: Any) -> None:
     """The task returned `result`."""
     if task._hooks:
@@ -58,20 +67,20 @@ def succeeded(task: Task, request: Request, result: Any) -> None:
 def failed(task: Task, request: Request, error: BaseException) -> None:
     """The task failed with `error`."""
     if task._hooks:
-        _call(task, request, task.on_failure, error, request.id, request.args, request.kwargs, ExceptionInfo(error))
+        _call(task, request, task.on_failure, error, request.id, request.args, request.kwargs, einfo_of(error))
 
 
 def returned(task: Task, request: Request, state: str, value: Any) -> None:
     """It has ended in `state`, with a result or an error; after who listens to signals was told of that."""
     if task._hooks:
-        einfo = ExceptionInfo(value) if state == states.FAILURE else None
+        einfo = einfo_of(value) if state == states.FAILURE else None
         _call(task, request, task.after_return, state, value, request.id, request.args, request.kwargs, einfo)
 
 
 def retried(task: Task, request: Request, cause: BaseException) -> None:
     """The task was sent again because of `cause`."""
     if task._hooks:
-        _call(task, request, task.on_retry, cause, request.id, request.args, request.kwargs, ExceptionInfo(cause))
+        _call(task, request, task.on_retry, cause, request.id, request.args, request.kwargs, einfo_of(cause))
 
 
 def _call(task: Task, request: Request, hook: Callable[..., None], *arguments: Any) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import states
 from ..exceptions import NotRegistered, Retry
-from ..hooks import ExceptionInfo
+from ..hooks import einfo_of
 from ..request import Request, running
 from . import (
     task_failure,
@@ -83,7 +83,7 @@ class SignalObserver:
             request = run.request
             task_internal_error.send(
                 run.task, task_id=request.id, args=request.args, kwargs=request.kwargs, request=request,
-                exception=error, traceback=error.__traceback__, einfo=ExceptionInfo(error),
+                exception=error, traceback=error.__traceback__, einfo=einfo_of(error),
             )  # fmt: skip
 
 
@@ -99,14 +99,14 @@ def send_success(task: Task, request: Request, result: Any, seconds: float) -> N
 
 def send_retry(task: Task, request: Request, again: Retry) -> None:
     with running(task, request):
-        task_retry.send(task, request=request, reason=again, einfo=ExceptionInfo(again))
+        task_retry.send(task, request=request, reason=again, einfo=einfo_of(again))
 
 
 def send_failure(task: Task, request: Request, error: BaseException) -> None:
     with running(task, request):
         task_failure.send(
             task, task_id=request.id, exception=error, args=request.args, kwargs=request.kwargs,
-            traceback=error.__traceback__, einfo=ExceptionInfo(error),
+            traceback=error.__traceback__, einfo=einfo_of(error),
         )  # fmt: skip
 
 
