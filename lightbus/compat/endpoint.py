@@ -77,6 +77,7 @@ class TaskEndpoint:
         self._recorder = Recorder(app)
         self._followers = Followers(app)
         self._events = app.task_events
+        self._events.switch.on |= app.settings.send_task_events
         node = Node(self._hostname, app)
         self._observers = Observers([SignalObserver(node), EventObserver(app, node)])
 

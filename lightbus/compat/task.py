@@ -11,7 +11,8 @@ import inspect
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -299,6 +300,11 @@ class Task:
         result = added.freeze()
         self.app.chords.add(request.group, 1)
         return result if lazy else added.apply_async()
+
+    @contextmanager
+    def told_as(self) -> Iterator[Any]:
+        """The task that receivers of signals get as the sender, with whatever context it wants meanwhile: itself."""
+        yield self
 
     # -- for subclasses ----------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from itertools import pairwise
 from queue import Queue
 
 import pytest
@@ -110,7 +111,7 @@ def test_opentelemetrys_celery_instrumentation_alone_sees_the_tasks_of_lightbus(
     transport.close()
 
     spans = {span.name: span for span in exporter.get_finished_spans()}
-    for parent, child in zip(names, names[1:], strict=False):
+    for parent, child in pairwise(names):
         below = spans[child].parent
         assert below is not None
         assert below.span_id == spans[parent].get_span_context().span_id, (parent, child)

@@ -65,9 +65,10 @@ class SignalObserver:
 
     def revoked(self, run: Run, *, terminated: bool, signum: int | None, expired: bool) -> None:
         if task_revoked.receivers:
-            task_revoked.send(
-                run.task, request=run.request, terminated=terminated, signum=signum, expired=expired
-            )  # fmt: skip
+            with running(run.task, run.request), run.task.told_as() as sender:
+                task_revoked.send(
+                    sender, request=run.request, terminated=terminated, signum=signum, expired=expired
+                )  # fmt: skip
 
     def unknown(self, run: Run) -> None:
         if task_unknown.receivers:
@@ -81,38 +82,40 @@ class SignalObserver:
     def broken(self, run: Run, error: BaseException) -> None:
         if task_internal_error.receivers:
             request = run.request
-            task_internal_error.send(
-                run.task, task_id=request.id, args=request.args, kwargs=request.kwargs, request=request,
-                exception=error, traceback=error.__traceback__, einfo=einfo_of(error),
-            )  # fmt: skip
+            with running(run.task, request), run.task.told_as() as sender:
+                task_internal_error.send(
+                    sender, task_id=request.id, args=request.args, kwargs=request.kwargs, request=request,
+                    exception=error, traceback=error.__traceback__, einfo=einfo_of(error),
+                )  # fmt: skip
 
 
 def send_prerun(task: Task, request: Request) -> None:
     """Within the run's context."""
-    task_prerun.send(task, task_id=request.id, task=task, args=request.args, kwargs=request.kwargs)
+    with task.told_as() as sender:
+        task_prerun.send(sender, task_id=request.id, task=sender, args=request.args, kwargs=request.kwargs)
 
 
 def send_success(task: Task, request: Request, result: Any, seconds: float) -> None:
-    with running(task, request):
-        task_success.send(task, result=result, runtime=seconds)
+    with running(task, request), task.told_as() as sender:
+        task_success.send(sender, result=result, runtime=seconds)
 
 
 def send_retry(task: Task, request: Request, again: Retry) -> None:
-    with running(task, request):
-        task_retry.send(task, request=request, reason=again, einfo=einfo_of(again))
+    with running(task, request), task.told_as() as sender:
+        task_retry.send(sender, request=request, reason=again, einfo=einfo_of(again))
 
 
 def send_failure(task: Task, request: Request, error: BaseException) -> None:
-    with running(task, request):
+    with running(task, request), task.told_as() as sender:
         task_failure.send(
-            task, task_id=request.id, exception=error, args=request.args, kwargs=request.kwargs,
+            sender, task_id=request.id, exception=error, args=request.args, kwargs=request.kwargs,
             traceback=error.__traceback__, einfo=einfo_of(error),
         )  # fmt: skip
 
 
 def send_postrun(task: Task, request: Request, state: str | None, value: Any) -> None:
-    with running(task, request):
+    with running(task, request), task.told_as() as sender:
         task_postrun.send(
-            task, task_id=request.id, task=task, args=request.args, kwargs=request.kwargs,
+            sender, task_id=request.id, task=sender, args=request.args, kwargs=request.kwargs,
             retval=value, state=state or states.FAILURE,
         )  # fmt: skip
