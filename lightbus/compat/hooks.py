@@ -51,9 +51,12 @@ class ExceptionInfo:
 
 
 def einfo_of(error: BaseException) -> Any:
-    """`einfo` as Celery gives it: billiard's where that is loaded, since receivers look at its class; else ours."""
+    """`einfo` as Celery gives it: billiard's where that is loaded, since receivers look at its class; else ours.
+
+    Billiard's needs a traceback, and the cause of a retry may never have been raised.
+    """
     theirs = sys.modules.get("billiard.einfo")
-    if theirs is None:
+    if theirs is None or error.__traceback__ is None:
         return ExceptionInfo(error)
     return theirs.ExceptionInfo((type(error), error, error.__traceback__))
 

@@ -1,7 +1,8 @@
 """A project whose receivers write down what they hear, for test_signals: the same for Celery's worker and Lightbus's.
 
 As a program it is the client: it sends every scenario, waits for all, and prints what came of it.
-SIGNALS_URL: Redis, for messages and results. SIGNALS_SIDE: `celery` or `lightbus`, whose `task` the tasks have.
+SIGNALS_URL: Redis, for messages and results; SIGNALS_BACKEND: for results, where it is another. SIGNALS_EVENTS: send
+events. SIGNALS_SIDE: `celery` or `lightbus`, whose `task` the tasks have.
 SIGNALS_LOG: a file; each process appends a line per signal: its pid, the signal, and what was to be seen.
 """
 
@@ -20,10 +21,10 @@ from lightbus.compat import bridge
 
 SIDE, URL = os.environ["SIGNALS_SIDE"], os.environ["SIGNALS_URL"]
 
-app = Celery("told", broker=URL, backend=URL)
+app = Celery("told", broker=URL, backend=os.environ.get("SIGNALS_BACKEND", URL))
 app.conf.update(
     broker_connection_retry_on_startup=True, task_track_started=True, worker_prefetch_multiplier=1,
-    task_send_sent_event=True, worker_hijack_root_logger=False,
+    task_send_sent_event=True, worker_hijack_root_logger=False, worker_send_task_events="SIGNALS_EVENTS" in os.environ,
 )  # fmt: skip
 
 if SIDE == "celery":
@@ -71,7 +72,7 @@ def hear_task(name: str) -> Any:
             state=app.AsyncResult(task_id).state, runs=bool(running), main=_is_main(),
             result=repr(named.get("result", named.get("retval"))), ended=named.get("state"),
             error=repr(named.get("exception") or getattr(named.get("reason"), "exc", None)),
-            einfo=None if einfo is None else [type(einfo).__name__, einfo.type.__name__, "Traceback" in einfo.traceback],
+            einfo=einfo and [type(einfo).__name__, einfo.type.__name__, "Traceback" in einfo.traceback],
             fixed={key: named[key] for key in ("terminated", "signum", "expired") if key in named},
         )  # fmt: skip
 
