@@ -40,6 +40,8 @@ class Invocation:
         remains: what the endpoint wants back in `lost`, of a run that is acknowledged early; at most 4,096 bytes, more
             is left out.
         state: whatever the endpoint wants back in `succeed` and `fail`.
+        on_end: called after these, on the thread and in the context in which the handler was called; not when the
+            handler's process ends under it. Must not raise.
     """
 
     function: Callable[..., object]
@@ -62,6 +64,7 @@ class Invocation:
     ack_early: bool = False
     remains: bytes = b""
     state: object = None
+    on_end: Callable[[], None] | None = None
 
 
 class Endpoint(Protocol):
@@ -134,6 +137,14 @@ class HearsOfLosses(Protocol):
 
         Not called when the worker's supervisor died as well.
         """
+
+
+@runtime_checkable
+class EndsWithProcess(Protocol):
+    """An endpoint that keeps something for later, and wants to be rid of it before its process ends."""
+
+    def leave(self) -> None:
+        """Nothing more is handled here, and the connections are still open. A few seconds at most."""
 
 
 _current: ContextVar[Invocation | None] = ContextVar("lightbus_current", default=None)

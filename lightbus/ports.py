@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from .core.message import Route, Wire
 from .core.outcome import REPEAT_HEADER
-from .core.topology import Queue, Topology
+from .core.topology import Exchange, Queue, Topology
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +174,20 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Wait for confirms under way (a few seconds at most), close consumers, disconnect. Twice is harmless."""
+
+
+@runtime_checkable
+class Announces(Protocol):
+    """A transport that has messages for whoever listens at the moment, in the form that Celery's monitors read."""
+
+    def announce(self, wire: Wire, exchange: Exchange, routing_key: str) -> None:
+        """Publish to an exchange, which is made to stand, without waiting until the broker has taken charge.
+
+        On Redis it is a PUB/SUB message of kombu's, as for all exchanges of kind `fanout` there: nobody keeps it.
+
+        Raises:
+            TransportError: it could not be handed to the connection.
+        """
 
 
 class ResultBackend(Protocol):

@@ -305,6 +305,18 @@ def _connect_tasks(app: LoadedApp, celery_app: Any) -> None:
         app.task_app.configure(settings_from(celery_app))
 
 
+def read_settings(app: LoadedApp, celery_app: Any) -> None:
+    """Read the configuration of the Celery app once more, because somebody has changed it.
+
+    Raises:
+        ConfigError: a setting has a value that cannot work.
+    """
+    from ..compat.bridge import settings_from
+
+    if app.task_app is not None:
+        app.task_app.configure(settings_from(celery_app))
+
+
 def _choose_broker(app: LoadedApp, url: str | None) -> None:
     named = url or os.environ.get(URL_VARIABLE, "")
     options: Mapping[str, object] = {}

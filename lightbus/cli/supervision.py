@@ -63,7 +63,10 @@ class Supervision:
     http: str | None
     pidfile: Path | None
 
-    def oversight(self, threads: int, pidfile: PidFile | None, more: Sequence[Sign] = ()) -> Oversight:
+    def oversight(
+        self, threads: int, pidfile: PidFile | None, more: Sequence[Sign] = (),
+        before_fork: Callable[[], None] = lambda: None,
+    ) -> Oversight:  # fmt: skip
         """For the supervisor of processes with `threads` threads each; it tells `more` of its health too."""
         signs: list[Sign] = [] if self.health_file is None else [HealthFile(self.health_file)]
         if (systemd := Systemd.from_environment(os.environ)) is not None:
@@ -71,6 +74,7 @@ class Supervision:
         signs += more
         return Oversight(
             threads=threads, limits=self.limits, autoscale=self.autoscale, signs=signs, reload_on_change=self.reload,
+            before_fork=before_fork,
             before_exec=lambda: None if pidfile is None else pidfile.keep_over_exec(),
         )  # fmt: skip
 

@@ -6,7 +6,7 @@ import difflib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +17,7 @@ from ..serving import CallEndpoint
 from ..version import VERSION
 from ..worker import Process, Sign, Supervised, Supervisor, WorkerOptions
 from . import apps as discovery
+from . import life as lives
 from . import logs
 from .connecting import announce
 from .monitoring import monitored
@@ -47,6 +48,8 @@ logger = logging.getLogger("lightbus.worker")
 @click.option("-Q", "--queues", metavar="NAMES", default="", help="Serve only these queues, separated by commas.")
 @click.option("--tasks", metavar="NAMES", default="", help="Run these tasks of the Celery app, though they "
               "are written for Celery; names or patterns, separated by commas.")  # fmt: skip
+@click.option("-E", "--task-events", is_flag=True,
+              help="Send Celery's task events to monitors such as Flower.")  # fmt: skip
 @click.option("--pool", type=click.Choice(["processes", "solo"]), default="processes", show_default=True,
               help="solo: everything in this process, for debugging.")  # fmt: skip
 @click.option("-l", "--loglevel", type=click.Choice(LEVELS, case_sensitive=False), default="INFO", show_default=True)
@@ -55,7 +58,7 @@ logger = logging.getLogger("lightbus.worker")
 @supervision_options
 def worker(
     apps: tuple[str, ...], url: str | None, processes: int, threads: int, coroutines: int, prefetch: int | None,
-    queues: str, tasks: str, pool: str, loglevel: str, log_format: str, supervision: Supervision,
+    queues: str, tasks: str, task_events: bool, pool: str, loglevel: str, log_format: str, supervision: Supervision,
 ) -> int:  # fmt: skip
     """Serve an app's listeners, calls and tasks.
 
@@ -71,7 +74,7 @@ def worker(
 
     -Q takes Celery's own queues too: those named are served, and the tasks on them that are not known here go back.
     """
-    logs.configure(loglevel, log_format)
+    log_handler = logs.configure(loglevel, log_format)
     if pool == "solo":
         supervision.refuse_solo()
     if supervision.check:
@@ -83,7 +86,12 @@ def worker(
     with monitored(supervision.http) as monitoring:
         app = discovery.required(apps, url)
         _adopt(app, _names(tasks), _names(queues))
+        life = lives.begin(app, {"loglevel": loglevel, "queues": _names(queues), "concurrency": processes})
+        life.set_up_logging(loglevel, log_handler)
         buses, wanted = _prepared(app, _names(queues))
+        if task_events and app.task_app is not None:
+            app.task_app.task_events.switch.on = True
+        life.is_set_up()
         scale = supervision.autoscale
         options = WorkerOptions(
             processes=processes if scale is None else scale.minimum, threads=threads, coroutines=coroutines,
@@ -99,21 +107,34 @@ def worker(
             if sys.stderr.isatty() or logger.isEnabledFor(logging.INFO):
                 say("\n".join(_banner(app, buses, options)))
             if pool == "solo":
-                Process(buses, options).run(ready=lambda: say(_ready([os.getpid()])))
+                _run_alone(buses, options, life, say)
                 return 0
 
             def child(supervised: Supervised) -> None:
                 if monitoring is not None:
                     monitoring.sign.leave()
-                Process(buses, options, supervised).run()
+                with life.process():
+                    Process(buses, options, supervised).run()
 
             if monitoring is not None:
                 monitoring.sign.start()
-            signs: list[Sign] = [] if monitoring is None else [monitoring.sign]
+            signs: list[Sign] = [*life.signs, *([] if monitoring is None else [monitoring.sign])]
             if log_format == "text" and logs.is_terminal():
                 signs.append(logs.TerminalTitle(sys.stderr))
-            oversight = supervision.oversight(threads, pidfile, signs)
+            oversight = supervision.oversight(threads, pidfile, signs, life.before_fork)
             return Supervisor(options.processes, child, oversight).run(lambda pids: say(_ready(pids)))
+
+
+def _run_alone(buses: Sequence[Bus], options: WorkerOptions, life: lives.Life, say: Callable[[str], None]) -> None:
+    """Everything in this process."""
+
+    def ready() -> None:
+        say(_ready([os.getpid()]))
+        life.ready()
+
+    with life.process():
+        Process(buses, options).run(ready=ready)
+    life.ended()
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -161,6 +182,7 @@ def _served(app: discovery.LoadedApp, wanted: Sequence[str]) -> list[Bus]:
                     "the app has no queue %r, did you mean %r? It is served as a queue of Celery", name, *near
                 )
         app.task_app.bus.add_endpoint(TaskEndpoint(app.task_app, queues=literal))
+        app.task_app.task_events.switch.on = app.task_app.settings.send_task_events
         buses.append(app.task_app.bus)
     buses = [bus for bus in buses if bus.endpoints()]
     if not buses:

@@ -23,11 +23,13 @@ from ..core.errors import TopologyMismatch
 from ..core.message import Route, Wire
 from ..core.topology import TASK_QUEUE_PREFIX, Queue, Topology, task_queue_name
 from ..publishing import Publication, PublishHook, PublishHooks
-from . import asyncresult, canvas
+from . import announcing, asyncresult, canvas
+from .announcing import wire_of
 from .canvas import builtin
 from .canvas import launch as launching
 from .chords import Chords
-from .protocol import TaskMessage, encode_task
+from .events import TaskEvents
+from .protocol import TaskMessage
 from .request import Request, current_request
 from .resultstore import ResultStore, open_result_store, wait_for
 from .sending import Sending, prepare
@@ -80,6 +82,7 @@ class TaskApp:
         self._transport = transport
         self._result_backend = result_backend
         self._results: ResultStore | None = None
+        self._task_events: TaskEvents | None = None
         self._declared: set[str] = set()
         self._middleware: tuple[Middleware, ...] = ()
         self._publish_hooks = PublishHooks()
@@ -227,7 +230,9 @@ class TaskApp:
             end = self._publish_hooks.begin(publication)
         if trace:
             message = msgspec.structs.replace(message, headers={**trace, **message.headers})
-        return Outgoing(encode_task(message), route, delay_seconds, message, parent if add_to_parent else None, end)
+        # What a hook has put there is of the span of this very message: a receiver's own span must not replace it.
+        wire = wire_of(message, route, fixed=tuple(trace) if end else ())
+        return Outgoing(wire, route, delay_seconds, message, parent if add_to_parent else None, end)
 
     def sent(self, outgoing: Outgoing, published: Future[None]) -> asyncresult.AsyncResult:
         """Wait until the broker has taken charge, and give the task's result. Within `together` its end waits.
@@ -238,6 +243,7 @@ class TaskApp:
         if outgoing.on_published is not None:
             published.add_done_callback(outgoing.on_published)
         confirmed(published, self.settings.publish_timeout_seconds)
+        self._tell_of(outgoing.message, outgoing.wire, outgoing.route)
         return self.result_of(outgoing)
 
     def result_of(self, outgoing: Outgoing) -> asyncresult.AsyncResult:
@@ -297,8 +303,21 @@ class TaskApp:
 
     def publish_to(self, route: Route, message: TaskMessage, *, delay_seconds: float = 0.0) -> None:
         """Publish to a route that stands, and wait until the broker has taken charge."""
-        sent = self.transport.publish(encode_task(message), route, delay_seconds=delay_seconds)
+        wire = wire_of(message, route)
+        sent = self.transport.publish(wire, route, delay_seconds=delay_seconds)
         wait_for(sent, self.settings.publish_timeout_seconds)
+        self._tell_of(message, wire, route)
+
+    def _tell_of(self, message: TaskMessage, wire: Wire, route: Route) -> None:
+        announcing.published(message, wire, route, self.task_events if self.settings.send_sent_event else None)
+
+    @property
+    def task_events(self) -> TaskEvents:
+        """What monitors are told of this app's tasks."""
+        with self._lock:
+            if self._task_events is None:
+                self._task_events = TaskEvents(lambda: self.transport, lambda: self.settings.event_exchange)
+            return self._task_events
 
     def serves(self, name: str) -> bool:
         """Whether the task `name` is served by Lightbus, here or elsewhere."""
@@ -391,6 +410,8 @@ class TaskApp:
 
     def close(self) -> None:
         """Stop waiting for results and disconnect. The app can be used again afterwards."""
+        if self._task_events is not None:
+            self._task_events.close()
         with self._lock:
             if self._results is not None:
                 self._results.close()

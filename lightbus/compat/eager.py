@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import socket
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import hooks, states
 from .asyncresult import EagerResult
-from .canvas import signature
+from .canvas import Signature, signature
 from .exceptions import Ignore, Reject, Retry
 from .request import Request, current_request, running
 from .results import format_traceback
+from .signals import observer as signals
 from .signatures import as_signature_dicts
 
 if TYPE_CHECKING:
@@ -52,31 +55,62 @@ def request_for(
 def run(task: Task, request: Request, *, throw: bool) -> EagerResult:
     """Call the task, its retries and its callbacks until there is an end."""
     task_id = str(request.id)
+    began = time.monotonic()
+    ending = _Ending()
     with running(task, request):
+        signals.send_prerun(task, request)
         try:
-            task.before_start(task_id, request.args, request.kwargs)
-            result = task.run(*request.args, **request.kwargs)
-            if inspect.iscoroutine(result):
-                result = asyncio.run(result)
-        except Retry as error:
-            if throw:
-                raise
-            if error.sig is None:
-                return EagerResult(task_id, error, states.RETRY, format_traceback(error))
-            hooks.retried(task, request, error.exc or error)
-            again = error.sig
-            options = {key: value for key, value in again.options.items() if key not in ("retries", "task_id")}
-            return task.apply(again.args, again.kwargs, task_id=task_id, retries=request.retries + 1, **options)
-        except (Ignore, Reject) as error:  # never thrown: they are no failures
-            return EagerResult(task_id, error, states.IGNORED if isinstance(error, Ignore) else states.REJECTED)
-        except Exception as error:  # user code
-            hooks.failed(task, request, error)
-            if throw:
-                raise
-            _send(task, request.errbacks, (task_id,), request)
-            return EagerResult(task_id, error, states.FAILURE, format_traceback(error))
-        _send(task, request.callbacks, (result,), request)
-        hooks.succeeded(task, request, result)
+            result = _run(task, request, began, ending, throw=throw)
+        finally:
+            signals.send_postrun(task, request, ending.state, ending.value)
+    if isinstance(result, Signature):
+        options = {key: value for key, value in result.options.items() if key not in ("retries", "task_id")}
+        return task.apply(result.args, result.kwargs, task_id=task_id, retries=request.retries + 1, **options)
+    return result
+
+
+@dataclass
+class _Ending:
+    """How a run ended, for whoever listens to that."""
+
+    state: str = states.FAILURE
+    value: Any = None
+
+
+def _run(task: Task, request: Request, began: float, ending: _Ending, *, throw: bool) -> EagerResult | Signature:
+    """One try: its result, or what is to be tried next."""
+    task_id = str(request.id)
+    try:
+        task.before_start(task_id, request.args, request.kwargs)
+        result = task.run(*request.args, **request.kwargs)
+        if inspect.iscoroutine(result):
+            result = asyncio.run(result)
+    except Retry as error:
+        ending.state, ending.value = states.RETRY, error
+        if throw:
+            raise
+        if error.sig is None:
+            return EagerResult(task_id, error, states.RETRY, format_traceback(error))
+        hooks.retried(task, request, error.exc or error)
+        signals.send_retry(task, request, error)
+        return error.sig
+    except (Ignore, Reject) as error:  # never thrown: they are no failures
+        ending.state, ending.value = states.IGNORED if isinstance(error, Ignore) else states.REJECTED, error
+        return EagerResult(task_id, error, ending.state)
+    except Exception as error:  # user code
+        ending.value = error
+        hooks.failed(task, request, error)
+        signals.send_failure(task, request, error)
+        hooks.returned(task, request, states.FAILURE, error)
+        if throw:
+            raise
+        _send(task, request.errbacks, (task_id,), request)
+        return EagerResult(task_id, error, states.FAILURE, format_traceback(error))
+    _send(task, request.callbacks, (result,), request)
+    ending.state, ending.value = states.SUCCESS, result
+    hooks.succeeded(task, request, result)
+    signals.send_success(task, request, result, time.monotonic() - began)
+    hooks.returned(task, request, states.SUCCESS, result)
     return EagerResult(task_id, result, states.SUCCESS)
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import socket
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from ..core import errors
 from ..core.errors import DecodeError, HandlerNotFound, HandlerStopped, TransportError
@@ -20,8 +20,9 @@ from ..core.outcome import Ack, DeadLetter, Forward, Outcome, Requeue
 from ..core.topology import TASK_QUEUE_PREFIX, Queue, Topology, task_queue_name
 from ..endpoint import Invocation, LostRun
 from ..ports import Delivery
-from . import hooks
-from .canvas import signature
+from . import hooks, states
+from .calling import function_of
+from .events.observer import EventObserver
 from .exceptions import (
     EncodeError,
     Ignore,
@@ -33,12 +34,16 @@ from .exceptions import (
     WorkerLostError,
     soft_limit_error,
 )
+from .following import Followers
 from .forwarding import hand_over
 from .losses import remains_of, wire_of
+from .node import Node, node_name
+from .observing import Observers
 from .protocol import TaskMessage, decode_task, moment
 from .recording import Recorder, Run
-from .request import request_from, running
+from .request import request_from
 from .results import safe_repr
+from .signals.observer import SignalObserver
 from .signatures import unsupported
 from .task import Task
 
@@ -56,7 +61,7 @@ class TaskEndpoint:
     Args:
         queues: literal queue names to serve; without them `lightbus.Q` for the default queue, each queue that Celery
             knows, and each that a task of `app` routes to.
-        hostname: the worker's name in results and requests; `lightbus@<host>` by default.
+        hostname: the worker's name in results, requests, signals and events; `lightbus@<host>` by default.
         now: Unix seconds, for what is too early or too late.
     """
 
@@ -68,8 +73,13 @@ class TaskEndpoint:
         self._app = app
         self._now = now
         self._literal = tuple(queues)
-        self._hostname = hostname or f"lightbus@{socket.gethostname()}"
+        self._hostname = node_name(hostname)
         self._recorder = Recorder(app)
+        self._followers = Followers(app)
+        self._events = app.task_events
+        self._events.switch.on |= app.settings.send_task_events
+        node = Node(self._hostname, app)
+        self._observers = Observers([SignalObserver(node), EventObserver(app, node)])
 
     @property
     def blocking(self) -> bool:
@@ -96,47 +106,75 @@ class TaskEndpoint:
             message = decode_task(delivery.wire)
         except DecodeError as error:
             self._tell_undecodable(delivery, error)
+            self._observers.unreadable(delivery, error)
             raise
         task = self._app.find(message.task)
         if task is None:
             return self._unknown(message.task, delivery)
         run = self._run(task, message, delivery)
-        return self._not_now(run) or self._not_here(run) or self._invocation(run)
+        outcome = self._not_now(run)
+        if outcome is not None:
+            return outcome
+        self._observers.received(run)
+        return self._not_here(run) or self._invocation(run)
 
     def succeed(self, invocation: Invocation, result: object) -> Outcome:
         run = _run_of(invocation)
+        try:
+            return self._succeeded(run, result)
+        except Exception as error:
+            self._observers.broken(run, error)
+            raise
+
+    def _succeeded(self, run: Run, result: object) -> Outcome:
         message = run.message
         if message.callbacks or message.chain:
             try:
-                self._send_followers(run, result)
+                self._followers.after_success(run, result)
             except Exception as error:  # noqa: BLE001 - with task_always_eager the callback's own code runs here
                 return self._unsent(run, error)
         try:
             self._recorder.succeeded(run, result)
         except EncodeError as error:
-            return self.fail(invocation, error)
+            return self._failed(run, error)
         except TransportError as error:
             return DeadLetter("result-lost", f"the task succeeded, but its result was not stored: {error}")
         if logger.isEnabledFor(logging.DEBUG):  # the worker's own line says the rest
             logger.debug("task %s[%s] succeeded: %s", message.shadow or message.task, message.id, safe_repr(result))
+        run.ends(states.SUCCESS, result)
         hooks.succeeded(run.task, run.request, result)
+        self._observers.succeeded(run, result)
+        hooks.returned(run.task, run.request, states.SUCCESS, result)
         return Ack()
 
     def fail(self, invocation: Invocation, error: BaseException) -> Outcome:
         run = _run_of(invocation)
+        try:
+            return self._ended_by(run, error)
+        except Exception as defect:
+            self._observers.broken(run, defect)
+            raise
+
+    def _ended_by(self, run: Run, error: BaseException) -> Outcome:
         name, task_id = run.message.shadow or run.message.task, run.message.id
         match error:
             case Retry():
+                run.ends(states.RETRY, error)
                 self._recorder.retried(run, error.exc, error)
                 hooks.retried(run.task, run.request, error.exc or error)
+                self._observers.retried(run, error)
                 logger.info("task %s[%s] retry: %s", name, task_id, error)
                 return Ack("retry")
             case Ignore():
+                run.ends(states.IGNORED, error)
                 return Ack("ignored")
             case Reject(requeue=True):
+                run.ends(states.REJECTED, error)
+                self._observers.rejected(run, requeue=True)
                 logger.warning("task %s[%s] rejected: %s; it goes back to its queue", name, task_id, error.reason)
                 return self._again(run)
             case Reject():
+                run.ends(states.REJECTED, error)
                 logger.warning("task %s[%s] rejected: %s", name, task_id, error.reason)
                 return self._park(run, "rejected", str(error.reason), error)
             case SystemExit():
@@ -149,6 +187,10 @@ class TaskEndpoint:
             case Exception():
                 return self._failed(run, error)
         return self._again(run)  # KeyboardInterrupt, a cancelled coroutine: the worker ends, not the task
+
+    def leave(self) -> None:
+        """See `EndsWithProcess`."""
+        self._events.close()
 
     def lost(self, run: LostRun) -> None:
         """See `HearsOfLosses`: store FAILURE, as the parent of a Celery worker does."""
@@ -184,8 +226,11 @@ class TaskEndpoint:
         try:
             message = decode_task(delivery.wire)
         except DecodeError:
-            return outcome  # nobody to tell
-        self._record_failure(self._run(self._stand_in(name), message, delivery), NotRegistered(name))
+            self._observers.unreadable(delivery, HandlerNotFound(name, known))
+            return outcome
+        run = self._run(self._stand_in(name), message, delivery)
+        self._record_failure(run, NotRegistered(name))
+        self._observers.unknown(run)
         return outcome
 
     def _tell_undecodable(self, delivery: Delivery, error: DecodeError) -> None:
@@ -217,6 +262,7 @@ class TaskEndpoint:
                 self._recorder.revoked(run, TaskRevokedError("expired"))
             except TransportError as error:
                 return DeadLetter("result-lost", f"it expired at {message.expires}; REVOKED was not stored: {error}")
+            self._observers.revoked(run, terminated=False, signum=None, expired=True)
             return Ack("expired")
         if message.eta is not None and (left := moment(message.eta, zone) - now) > 0:
             # Its expiry would run off in the broker; the header `expires` decides when it comes back.
@@ -243,14 +289,13 @@ class TaskEndpoint:
         return None
 
     def _invocation(self, run: Run) -> Invocation:
-        self._recorder.started(run)
         message, task = run.message, run.task
         headers = run.delivery.wire.headers
         early = not task.setting("acks_late")
         hard, soft = message.timelimit
         hard, soft = hard or task.setting("time_limit"), soft or task.setting("soft_time_limit")
         return Invocation(
-            function=_function(run),
+            function=function_of(run, self._recorder, self._observers),
             args=run.request.args,
             kwargs=run.request.kwargs,
             name=message.task,
@@ -268,13 +313,17 @@ class TaskEndpoint:
             ack_early=early,
             remains=remains_of(run.delivery.wire) if early and _concerns_others(message) else b"",
             state=run,
+            on_end=partial(self._observers.ended, run),
         )
 
     def _failed(self, run: Run, error: BaseException) -> Outcome:
+        run.ends(states.FAILURE, error)
         name, task_id = run.message.shadow or run.message.task, run.message.id
         stored = self._record_failure(run, error)
         sent = self._send_errbacks(run)
         hooks.failed(run.task, run.request, error)
+        self._observers.failed(run, error)
+        hooks.returned(run.task, run.request, states.FAILURE, error)
         if isinstance(error, tuple(run.task.throws)):
             logger.info("task %s[%s] raised expected: %r", name, task_id, error)
         else:
@@ -285,20 +334,25 @@ class TaskEndpoint:
             return DeadLetter("unsent-callbacks", f"the task failed with {error!r}, and its errbacks were not sent")
         if not run.task.setting("acks_on_failure") and run.task.setting("acks_late"):
             reason = "time-limit" if isinstance(error, TimeLimitExceeded) else "failed"
+            self._observers.rejected(run, requeue=False)
             return DeadLetter(reason, f"{type(error).__name__}: {error}", attempts=run.message.retries + 1)
         return Ack("error")
 
     def _unsent(self, run: Run, error: BaseException) -> Outcome:
         """The task ran, but what was to follow was not sent: parked, so that a person can send it."""
         logger.error("task %s[%s]: what follows was not sent", run.message.task, run.message.id, exc_info=error)
+        run.ends(states.FAILURE, error)
         self._record_failure(run, error)
         self._send_errbacks(run)
+        self._observers.failed(run, error)
         text = f"the task succeeded, but its callbacks or its next step were not sent: {error}"
         return DeadLetter("unsent-callbacks", text)
 
     def _park(self, run: Run, reason: str, text: str, error: BaseException) -> Outcome:
         """Dead-letter the message, and tell whoever waits for the result."""
         self._record_failure(run, error)
+        self._observers.failed(run, error)
+        self._observers.rejected(run, requeue=False)
         return DeadLetter(reason, text, attempts=run.message.retries + 1)
 
     def _again(self, run: Run) -> Outcome:
@@ -316,28 +370,11 @@ class TaskEndpoint:
 
     def _send_errbacks(self, run: Run) -> bool:
         try:
-            with running(run.task, run.request):
-                self._send_all(run, run.message.errbacks, (run.message.id,))
+            self._followers.after_failure(run)
         except Exception as error:
             logger.exception("task %s[%s]: its errbacks were not sent: %s", run.message.task, run.message.id, error)
             return False
         return True
-
-    def _send_followers(self, run: Run, result: object) -> None:
-        message, chain = run.message, list(run.message.chain or ())
-        with running(run.task, run.request):  # what is sent here has the task as its parent
-            self._send_all(run, message.callbacks, (result,))
-            if chain:
-                signature(chain[-1], app=self._app).apply_async((result,), **self._flow(run, chain=chain[:-1]))
-
-    def _send_all(self, run: Run, signatures: Sequence[Any] | None, args: tuple[Any, ...]) -> None:
-        group = {"group_id": f"{run.message.id}-links"} if len(signatures or ()) > 1 else {}
-        for index, one in enumerate(signatures or ()):
-            options = self._flow(run, **group, **({"group_index": index} if group else {}))
-            signature(one, app=self._app).apply_async(args, **options)
-
-    def _flow(self, run: Run, **options: Any) -> dict[str, Any]:
-        return {"parent_id": run.message.id, "root_id": run.message.root_id or run.message.id, **options}
 
 
 def _run_of(invocation: Invocation) -> Run:
@@ -354,25 +391,3 @@ def _concerns_others(message: TaskMessage) -> bool:
 def _as_celery(error: HandlerStopped) -> WorkerLostError | TimeLimitExceeded:
     """The class under which a Celery caller knows it."""
     return (TimeLimitExceeded if isinstance(error, errors.TimeLimitExceeded) else WorkerLostError)(str(error))
-
-
-def _function(run: Run) -> Callable[..., Any]:
-    """The task's function in the context of its request; a coroutine function for a coroutine function."""
-    task, request = run.task, run.request
-    function: Callable[..., Any] = task.run if type(task).__call__ is Task.__call__ else task
-    if task._is_coroutine:
-
-        async def call_async(*args: Any, **kwargs: Any) -> Any:
-            with running(task, request):
-                task.before_start(request.id, request.args, request.kwargs)
-                return await function(*args, **kwargs)
-
-        return call_async
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with running(task, request):
-            if task._hooks:
-                task.before_start(request.id, request.args, request.kwargs)
-            return function(*args, **kwargs)
-
-    return call

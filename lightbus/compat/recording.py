@@ -29,14 +29,26 @@ logger = logging.getLogger(__name__)
 RETRY_PAUSES_SECONDS: Sequence[float] = (0.1, 0.5, 2.0)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Run:
-    """One delivery of a known task, on its way through a worker."""
+    """One delivery of a known task, on its way through a worker.
+
+    Attributes:
+        began: `time.monotonic()` of the call of its function; 0.0 before.
+        state, value: how it ended: one of `states`, and what the function returned or raised. None before the end.
+    """
 
     task: Task
     request: Request
     message: TaskMessage
     delivery: Delivery
+    began: float = 0.0
+    state: str | None = None
+    value: Any = None
+
+    def ends(self, state: str, value: Any) -> None:
+        """Note how it ended."""
+        self.state, self.value = state, value
 
 
 class Recorder:

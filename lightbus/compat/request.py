@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from . import celery_context
 from .protocol import SignatureDict, TaskMessage
 
 if TYPE_CHECKING:
@@ -156,17 +157,26 @@ _stack: ContextVar[_Stack] = ContextVar("lightbus_tasks", default=())
 
 
 class running:
-    """Within the block `task.request` is `request`, and what is sent has it as its parent."""
+    """Within the block `task.request` is `request`, and what is sent has it as its parent.
 
-    __slots__ = ("_entry", "_token")
+    Args:
+        in_celery: for Celery too, where it is loaded. Not around an `await`: see `celery_context.within_task`.
+    """
 
-    def __init__(self, task: Task, request: Request) -> None:
+    __slots__ = ("_celery", "_entry", "_token")
+
+    def __init__(self, task: Task, request: Request, *, in_celery: bool = True) -> None:
         self._entry = (task, request)
+        self._celery = celery_context.stack() if in_celery else None
 
     def __enter__(self) -> None:
         self._token = _stack.set((*_stack.get(), self._entry))
+        if self._celery is not None:
+            self._celery.push(self._entry[0])
 
     def __exit__(self, *_: object) -> None:
+        if self._celery is not None:
+            self._celery.pop()
         _stack.reset(self._token)
 
 

@@ -67,6 +67,8 @@ class Settings:
         celery_serves_others: a Celery fleet shares the broker; tasks unknown here are forwarded to it.
         timezone: an IANA name; None is UTC, or local time without `enable_utc`.
         result_max_bytes: a larger result is stored as a failure that says so.
+        send_task_events: workers begin with events for monitors switched on; `send_sent_event`: whoever sends a task
+            tells of it, on `event_exchange`.
     """
 
     broker_url: str | None = None
@@ -98,6 +100,9 @@ class Settings:
     soft_time_limit: float | None = None
     inherit_parent_priority: bool = False
     publish_timeout_seconds: float = 30.0
+    send_task_events: bool = False
+    send_sent_event: bool = False
+    event_exchange: str = "celeryev"
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, object]) -> Settings:
@@ -268,6 +273,10 @@ _TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
     "task_time_limit": ("time_limit", _seconds),
     "task_soft_time_limit": ("soft_time_limit", _seconds),
     "task_inherit_parent_priority": ("inherit_parent_priority", _boolean),
+    "worker_send_task_events": ("send_task_events", _boolean),
+    "task_send_sent_event": ("send_sent_event", _boolean),
+    "event_exchange": ("event_exchange", str),
+    "event_serializer": ("", _json_only),
 }
 
 #: Old names that do not follow from the new ones.
@@ -277,6 +286,8 @@ _OLD = {
     "task_serializer": "CELERY_TASK_SERIALIZER",
     "task_time_limit": "CELERYD_TASK_TIME_LIMIT",
     "task_soft_time_limit": "CELERYD_TASK_SOFT_TIME_LIMIT",
+    "worker_send_task_events": "CELERY_SEND_EVENTS",
+    "task_send_sent_event": "CELERY_SEND_TASK_SENT_EVENT",
     "broker_url": "BROKER_URL",
     "broker_transport_options": "BROKER_TRANSPORT_OPTIONS",
 }

@@ -11,7 +11,8 @@ import inspect
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,8 @@ class Task:
     soft_time_limit: float | None = None
     throws: tuple[type[BaseException], ...] = ()
     trail: bool = True
+    send_events: bool = True  #: to monitors, when its worker sends events
+    resultrepr_maxsize: int = 1024  #: characters of a result that monitors see
     override_max_retries: int | None = None
     autoretry_for: tuple[type[BaseException], ...] = ()
     dont_autoretry_for: tuple[type[BaseException], ...] = ()
@@ -298,6 +301,11 @@ class Task:
         self.app.chords.add(request.group, 1)
         return result if lazy else added.apply_async()
 
+    @contextmanager
+    def told_as(self) -> Iterator[Any]:
+        """The task that receivers of signals get as the sender, with whatever context it wants meanwhile: itself."""
+        yield self
+
     # -- for subclasses ----------------------------------------------------------------------------------------------
 
     _hooks: bool = False  #: whether the class has any of the following methods of its own
@@ -335,6 +343,24 @@ class Task:
         self.app.results.store(
             document, reply_to=request.reply_to or "", correlation_id=request.correlation_id or key
         )  # fmt: skip
+
+    def send_event(self, type_: str, retry: bool = True, retry_policy: Any = None, **fields: Any) -> None:
+        """Send an event of the task's own to monitors, for example `self.send_event("task-progress", done=5)`.
+
+        Sent whether or not the worker sends events of its own, as in Celery; it is gone when nobody listens, and a
+        broker that is away loses it (`retry` and `retry_policy` have no effect).
+
+        Raises:
+            ValueError: a field has no JSON form.
+        """
+        request = self.request
+        self.app.task_events.send(type_, hostname=request.hostname or "", uuid=request.id, **fields)
+
+    def add_trail(self, result: Any) -> Any:
+        """Note `result` as a child of the running task. Celery calls this when a moved task sends one of its own."""
+        if self.trail:
+            self.request.children.append(result)
+        return result
 
     def AsyncResult(self, task_id: str) -> AsyncResult:
         """The result of a run of this task."""

@@ -15,7 +15,7 @@ from functools import partial
 
 from ..core.errors import ConnectionLost, TransportError
 from ..core.message import Route, Wire
-from ..core.topology import Queue, Topology
+from ..core.topology import Exchange, Queue, Topology
 from ..ports import Capabilities, Delivery, Settlement
 from .memory_broker import Entry, MemoryBroker
 
@@ -74,6 +74,11 @@ class MemoryTransport:
         else:
             future.set_result(None)
         return future
+
+    def announce(self, wire: Wire, exchange: Exchange, routing_key: str) -> None:
+        """See `ports.Announces`."""
+        self.declare(Topology((exchange,)))
+        self._broker.publish(wire, Route(exchange.name, routing_key), 0.0, False)
 
     def consume(
         self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int

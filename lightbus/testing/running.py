@@ -51,12 +51,15 @@ def handle(endpoint: Endpoint, delivery: Delivery, settler: Settler, middleware:
     if prepared.ack_early:
         delivery.ack()
     result, failure = None, None
+    context = contextvars.copy_context()
     try:
-        result = contextvars.copy_context().run(_call, prepared, middleware)
+        result = context.run(_call, prepared, middleware)
     except Exception as error:  # noqa: BLE001 - user code; the endpoint decides
         failure = error
     outcome = endpoint.succeed(prepared, result) if failure is None else endpoint.fail(prepared, failure)
     settler.settle(delivery, outcome)
+    if prepared.on_end is not None:
+        context.run(prepared.on_end)
     return Handled(
         kind=endpoint.kind, delivery=delivery, invocation=prepared, outcome=outcome, result=result, error=failure
     )  # fmt: skip

@@ -22,7 +22,7 @@ from typing import NamedTuple, Protocol
 from ..core.errors import ConfigError, TimeLimitExceeded, TransportError
 from ..core.exitcodes import EXIT_CUT_OFF, EXIT_TIME_LIMIT
 from ..core.topology import Queue
-from ..endpoint import Endpoint
+from ..endpoint import Endpoint, EndsWithProcess
 from ..middleware import Middleware
 from ..ports import Consumer, Delivery, Transport
 from .board import Place
@@ -262,6 +262,9 @@ class Process:
     def _leave(self, timeout_seconds: float) -> None:
         for settler in {id(settler): settler for _, settler in self._settlers}.values():
             settler.drain(timeout_seconds)
+        for endpoint, _ in self._settlers:
+            if isinstance(endpoint, EndsWithProcess):
+                endpoint.leave()
         for consumer in self._consumers:
             consumer.close(timeout_seconds=timeout_seconds)
         for bus in self._buses:

@@ -217,6 +217,8 @@ class Slots:
             failure = error
         if self._runs.finish(run):
             self._conclude(work, invocation, result, failure, time.monotonic() - started)
+            if invocation.on_end is not None:
+                invocation.on_end()
             self._runs.end(run)
         set_current(None)
 
@@ -248,6 +250,8 @@ class Slots:
                 work.delivery.ack()
             else:
                 await in_thread(work.settler.settle, work.delivery, outcome)  # publishing may wait for the broker
+        if invocation.on_end is not None:
+            invocation.on_end()
         self._runs.end(run)
 
     def _prepare(self, work: Work) -> Invocation | None:

@@ -57,6 +57,7 @@ class Oversight:
         autoscale: None for a fixed number of processes.
         signs: told of the worker's health.
         reload_on_change: for development: new code as soon as a source file changes.
+        before_fork: called before each child is forked.
         before_exec: called before the supervisor becomes its own command once more.
     """
 
@@ -65,6 +66,7 @@ class Oversight:
     autoscale: Autoscale | None = None
     signs: Sequence[Sign] = ()
     reload_on_change: bool = False
+    before_fork: Callable[[], None] = lambda: None
     before_exec: Callable[[], None] = lambda: None
 
 
@@ -320,6 +322,7 @@ class Supervisor:
         return [number for number in range(self._board.places) if number not in taken]
 
     def _fork(self, number: int) -> Child:
+        self._oversight.before_fork()
         sys.stdout.flush()
         sys.stderr.flush()
         ours, theirs = Channel.pair()

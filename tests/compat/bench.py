@@ -102,7 +102,7 @@ class Bench:
 
 
 def handle(endpoint: TaskEndpoint, delivery: Delivery) -> Outcome:
-    """What a worker's slot does."""
+    """What a worker's slot does, but in a coroutine's case, which runs in a context of its own here."""
     try:
         prepared = endpoint.prepare(delivery)
     except MessageError as error:
@@ -114,8 +114,12 @@ def handle(endpoint: TaskEndpoint, delivery: Delivery) -> Outcome:
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
     except BaseException as error:  # noqa: BLE001 - the endpoint decides about each
-        return endpoint.fail(prepared, error)
-    return endpoint.succeed(prepared, result)
+        outcome = endpoint.fail(prepared, error)
+    else:
+        outcome = endpoint.succeed(prepared, result)
+    if prepared.on_end is not None:
+        prepared.on_end()
+    return outcome
 
 
 def golden(name: str) -> list[dict[str, Any]]:

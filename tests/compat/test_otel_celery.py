@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from itertools import pairwise
 from queue import Queue
 
 import pytest
@@ -58,8 +60,8 @@ def test_a_trace_goes_from_celery_through_lightbus_and_back_to_celery(
 
     app.bus.add_endpoint(TaskEndpoint(app))
     names = [
-        "apply_async/lightbus.side.middle", "process lightbus.side.middle", "send celery.side.end",
-        "run/celery.side.end",
+        "apply_async/lightbus.side.middle", "process lightbus.side.middle", "run/lightbus.side.middle",
+        "send celery.side.end", "run/celery.side.end",
     ]  # fmt: skip
 
     def by_name() -> dict[str, ReadableSpan]:
@@ -72,14 +74,49 @@ def test_a_trace_goes_from_celery_through_lightbus_and_back_to_celery(
     app.close()
     transport.close()
 
-    sent, handled, passed_on, ran = (by_name()[name] for name in names)
+    # Both instrumentations hear of the moved task here: a span of Lightbus's own, and one that Celery's makes.
+    sent, handled, run, passed_on, ran = (by_name()[name] for name in names)
     (link,) = handled.links
     assert link.context.span_id == sent.get_span_context().span_id
-    assert passed_on.parent is not None
-    assert passed_on.parent.span_id == handled.get_span_context().span_id
-    assert ran.parent is not None
-    assert ran.parent.span_id == passed_on.get_span_context().span_id
-    assert ran.get_span_context().trace_id == handled.get_span_context().trace_id
+    for child, parent in ((run, sent), (passed_on, run), (ran, passed_on)):
+        assert child.parent is not None
+        assert child.parent.span_id == parent.get_span_context().span_id, (child.name, parent.name)
+
+
+def test_opentelemetrys_celery_instrumentation_alone_sees_the_tasks_of_lightbus(
+    redis_url: str, provider: TracerProvider, exporter: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    transport = open_transport(redis_url)
+    app = TaskApp(Settings(), transport=transport, result_backend=open_result_backend(redis_url))
+
+    @app.task(name="first")
+    def first() -> None:
+        second.delay()
+
+    @app.task(name="second")
+    async def second() -> None:
+        await asyncio.sleep(0)
+        third.delay()
+
+    @app.task(name="third")
+    def third() -> None:
+        raise ValueError("no")
+
+    names = [f"{what}/{name}" for name in ("first", "second", "third") for what in ("apply_async", "run")]
+    app.bus.add_endpoint(TaskEndpoint(app))
+    with working(app.bus):
+        first.delay()
+        wait_for(lambda: {span.name for span in exporter.get_finished_spans()} >= set(names), 20, f"spans {names}")
+    app.close()
+    transport.close()
+
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    for parent, child in pairwise(names):
+        below = spans[child].parent
+        assert below is not None
+        assert below.span_id == spans[parent].get_span_context().span_id, (parent, child)
+    assert [name for name in names if not spans[name].status.is_ok] == ["run/third"]
+    assert "detach" not in caplog.text  # each span ends in the context in which it began, a coroutine's too
 
 
 def test_a_task_sent_by_a_task_keeps_the_trace_without_opentelemetry(redis_url: str) -> None:

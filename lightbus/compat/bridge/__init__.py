@@ -39,7 +39,8 @@ _PLAIN_SETTINGS = (
     "task_serializer", "task_default_queue", "task_queue_max_priority", "task_default_priority", "task_ignore_result",
     "task_store_errors_even_if_ignored", "task_always_eager", "task_eager_propagates", "task_acks_late",
     "task_acks_on_failure_or_timeout", "task_track_started", "task_time_limit", "task_soft_time_limit",
-    "task_inherit_parent_priority", "broker_transport_options",
+    "task_inherit_parent_priority", "broker_transport_options", "worker_send_task_events", "task_send_sent_event",
+    "event_exchange", "event_serializer",
 )  # fmt: skip
 
 

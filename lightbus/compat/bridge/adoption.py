@@ -29,7 +29,8 @@ from ..task import Task
 #: Options of a task that say how it is run and sent. A Celery task has read its app's settings into them.
 _OPTIONS = (
     "acks_late", "acks_on_failure", "ignore_result", "store_errors_even_if_ignored", "track_started", "time_limit",
-    "soft_time_limit", "throws", "queue", "priority", "expires", "max_retries", "default_retry_delay",
+    "soft_time_limit", "throws", "queue", "priority", "expires", "max_retries", "default_retry_delay", "send_events",
+    "resultrepr_maxsize",
 )  # fmt: skip
 _STRATEGY, _REQUEST = CeleryTask.Strategy, CeleryTask.Request
 
@@ -84,7 +85,8 @@ def _adopted(app: TaskApp, task: CeleryTask) -> Task:
         for name in HOOKS
         if getattr(type(task), name) is not getattr(CeleryTask, name)
     }  # fmt: skip
-    return build_task(lambda: app, _runner(task), task.name, {**options, **hooks})
+    written_as = {"told_as": staticmethod(lambda: _told_as(task))}
+    return build_task(lambda: app, _runner(task), task.name, {**options, **hooks, **written_as})
 
 
 def _runner(task: CeleryTask) -> Callable[..., Any]:
@@ -112,6 +114,13 @@ def _hook(task: CeleryTask, method: Callable[..., Any]) -> Callable[..., None]:
             method(*args)
 
     return hook
+
+
+@contextmanager
+def _told_as(task: CeleryTask) -> Iterator[CeleryTask]:
+    """See `Task.told_as`: receivers of signals get the task that they know, in its own context."""
+    with _context(task):
+        yield task
 
 
 @contextmanager

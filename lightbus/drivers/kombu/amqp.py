@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ...core.errors import ConnectionLost, TopologyMismatch, TransportError
-from ...core.topology import Queue, Topology
+from ...core.message import Route, Wire
+from ...core.topology import Exchange, Queue, Topology
 from ...ports import Capabilities, Consumer, Delivery, Settlement
 from .amqp_consumer import AmqpConsumer
 from .amqp_declare import declare_ladder, declare_topology, takes_delays
@@ -53,6 +54,7 @@ class AmqpTransport:
         self.publish = self._publisher.publish  # bound and not wrapped: the way of a message is short
         self._topology = Topology()
         self._consumers: list[AmqpConsumer] = []
+        self._announced_on: set[str] = set()
         self._lock = threading.RLock()
         self._tools: Any = None
         self._tools_channel: Any = None
@@ -72,6 +74,13 @@ class AmqpTransport:
 
         self._with_channel(declare)
         self._topology += topology
+
+    def announce(self, wire: Wire, exchange: Exchange, routing_key: str) -> None:
+        """See `ports.Announces`."""
+        if exchange.name not in self._announced_on:
+            self.declare(Topology((exchange,)))
+            self._announced_on.add(exchange.name)
+        self.publish(wire, Route(exchange.name, routing_key))
 
     def consume(self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int) -> Consumer:
         """See `ports.Transport.consume`."""

@@ -28,7 +28,7 @@ from ...core.errors import (
     Unroutable,
 )
 from ...core.message import Route, Wire
-from ...core.topology import Queue, Topology
+from ...core.topology import Exchange, Queue, Topology
 from ...ports import Capabilities
 from .session import Taken
 from .wire import properties_of, wire_of
@@ -104,6 +104,7 @@ class ChannelSession:
         self._arrived: deque[Taken] = deque()
         self._consumer_tags: list[str] = []
         self._subscribed: list[str] = []
+        self._announced_on: set[str] = set()
 
     @contextmanager
     def _talking(self, doing: str) -> Iterator[None]:
@@ -155,6 +156,12 @@ class ChannelSession:
             raise Unroutable(f"there is no exchange {route.exchange!r}: nobody has declared it") from error
         if mandatory and self._counts and not count:
             raise Unroutable(f"no queue takes messages for exchange {route.exchange!r}, key {route.routing_key!r}")
+
+    def announce(self, wire: Wire, exchange: Exchange, routing_key: str) -> None:
+        if exchange.name not in self._announced_on:
+            self.declare(Topology((exchange,)))
+            self._announced_on.add(exchange.name)
+        self.publish(wire, Route(exchange.name, routing_key), 0.0, False)
 
     def get(self, queue: str) -> Taken | None:
         with self._talking(f"look into queue {queue!r}"):

@@ -16,7 +16,7 @@ from kombu.transport.virtual.exchange import TopicExchange
 
 from ...core.errors import TopologyMismatch, TransportError, Unroutable
 from ...core.message import Route, Wire
-from ...core.topology import Queue, Topology
+from ...core.topology import Exchange, Queue, Topology
 from ...ports import Capabilities
 from .redis_client import RedisClient
 from .redis_errors import talking
@@ -114,6 +114,12 @@ class RedisSession:
             placed = sum(self._client.run_all(PUT, calls)) if calls else 0
         if mandatory and not placed:
             raise Unroutable(f"no queue takes messages for exchange {route.exchange!r}, key {route.routing_key!r}")
+
+    def announce(self, wire: Wire, exchange: Exchange, routing_key: str) -> None:
+        raw = _envelope_bytes(envelope_of(wire, exchange.name, routing_key, uuid.uuid4().hex))
+        with talking(self._client.where):
+            for topic in self._client.topics(exchange.name, routing_key):
+                self._client.redis.publish(topic, raw)
 
     def _bound_queues(self, route: Route) -> list[str]:
         with talking(self._client.where), self._client.redis.pipeline(transaction=False) as pipe:

@@ -45,6 +45,7 @@ class RedisClient:
                     channel.global_keyprefix, channel.sep, tuple(channel.priority_steps), channel.keyprefix_queue
                 )
                 self.pool = channel._get_pool()
+                self._channel = channel  # closed below; it still knows the names of topics
             finally:
                 connection.release()
             settings = self.pool.connection_kwargs
@@ -53,6 +54,16 @@ class RedisClient:
                 del settings[name]  # redis-py sets these for protocol 3, and refuses them with 2
             self.redis: Any = Redis(connection_pool=self.pool, single_connection_client=True)
             self.redis.ping()
+
+    def topics(self, exchange: str, routing_key: str) -> list[str]:
+        """The PUB/SUB channels that kombu publishes to for a fanout exchange, by its own options and the URL."""
+        if hasattr(
+            self._channel, "_get_publish_topics"
+        ):  # kombu 5.7: two of them while a fleet behind Sentinel changes
+            topics = self._channel._get_publish_topics(exchange, routing_key)
+        else:
+            topics = [self._channel._get_publish_topic(exchange, routing_key)]
+        return [self.layout.global_keyprefix + topic for topic in topics]
 
     def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         """The answer of a Lua script."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ...core.message import Route, Wire
-from ...core.topology import Queue, Topology
+from ...core.topology import Exchange, Queue, Topology
 from ...ports import Capabilities
 
 
@@ -33,6 +33,9 @@ class Session(Protocol):
 
     def publish(self, wire: Wire, route: Route, delay_seconds: float, mandatory: bool) -> None:
         """Returns when the broker has the message. Raises Unroutable, NotConfirmed."""
+
+    def announce(self, wire: Wire, exchange: Exchange, routing_key: str) -> None:
+        """See `ports.Announces`."""
 
     def get(self, queue: str) -> Taken | None:
         """Take one message without a subscription."""

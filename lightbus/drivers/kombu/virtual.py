@@ -20,7 +20,7 @@ from typing import TypeVar
 from ...core.errors import BrokerUnreachable, ConfigError, ConnectionLost, TransportError, Unwritable
 from ...core.message import Route, Wire
 from ...core.outcome import REPEAT_HEADER
-from ...core.topology import Queue, Topology
+from ...core.topology import Exchange, Queue, Topology
 from ...ports import Capabilities, Delivery, Settlement
 from .backoff import Backoff
 from .session import Session, SessionKind
@@ -113,6 +113,10 @@ class VirtualTransport:
                 if isinstance(error, ConnectionLost):  # it was perhaps written before the connection broke
                     wire = dataclasses.replace(wire, headers={**wire.headers, REPEAT_HEADER: 1})
                 time.sleep(pause_seconds)
+
+    def announce(self, wire: Wire, exchange: Exchange, routing_key: str) -> None:
+        """See `ports.Announces`."""
+        self._with_session(lambda session: session.announce(wire, exchange, routing_key))
 
     def consume(
         self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int

@@ -1,0 +1,47 @@
+"""What a worker sends after a task has ended: its callbacks and the next step of its chain, or its errbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .canvas import signature
+from .request import running
+
+if TYPE_CHECKING:
+    from .app import TaskApp
+    from .recording import Run
+
+
+class Followers:
+    """Sends what a message says is to follow, each part with the ended task as its parent."""
+
+    def __init__(self, app: TaskApp) -> None:
+        self._app = app
+
+    def after_success(self, run: Run, result: object) -> None:
+        """Send callbacks and the next step.
+
+        Raises:
+            Exception: it was not sent; with `task_always_eager` also what a callback's own code raises.
+        """
+        message, chain = run.message, list(run.message.chain or ())
+        with running(run.task, run.request):
+            self._send_all(run, message.callbacks, (result,))
+            if chain:
+                signature(chain[-1], app=self._app).apply_async((result,), **_flow(run, chain=chain[:-1]))
+
+    def after_failure(self, run: Run) -> None:
+        """Send errbacks; raises as `after_success`."""
+        with running(run.task, run.request):
+            self._send_all(run, run.message.errbacks, (run.message.id,))
+
+    def _send_all(self, run: Run, signatures: Sequence[Any] | None, args: tuple[Any, ...]) -> None:
+        group = {"group_id": f"{run.message.id}-links"} if len(signatures or ()) > 1 else {}
+        for index, one in enumerate(signatures or ()):
+            options = _flow(run, **group, **({"group_index": index} if group else {}))
+            signature(one, app=self._app).apply_async(args, **options)
+
+
+def _flow(run: Run, **options: Any) -> dict[str, Any]:
+    return {"parent_id": run.message.id, "root_id": run.message.root_id or run.message.id, **options}
