@@ -12,8 +12,10 @@ from .canvas import Signature, chain, chord, chunks, group, maybe_signature, sig
 from .decorators import shared_task, task
 from .exceptions import (
     ChordError,
+    ChordsRefused,
     EncodeError,
     Ignore,
+    IncompleteStream,
     MaxRetriesExceededError,
     NotRegistered,
     Reject,
@@ -27,6 +29,7 @@ from .exceptions import (
     WorkerLostError,
 )
 from .groupresult import GroupResult, ResultSet, result_from_tuple
+from .joining import allow_join_result
 from .request import Request, current_task
 from .settings import CeleryQueue, Settings
 from .task import Task
@@ -34,10 +37,10 @@ from .together import together
 
 __all__ = [
     "task", "shared_task", "together", "Task", "Request", "current_task",
-    "AsyncResult", "EagerResult", "GroupResult", "ResultSet", "result_from_tuple", "states",
+    "AsyncResult", "EagerResult", "GroupResult", "ResultSet", "result_from_tuple", "allow_join_result", "states",
     "Signature", "signature", "maybe_signature", "chain", "group", "chord", "chunks", "xmap", "xstarmap",
     "TaskApp", "default_app", "Settings", "CeleryQueue",
-    "ChordError", "EncodeError", "Ignore", "MaxRetriesExceededError", "NotRegistered", "Reject", "RemoteTaskError",
-    "Retry", "SoftTimeLimitExceeded", "TaskError", "TaskRevokedError", "TimeLimitExceeded", "TimeoutError",
-    "WorkerLostError",
+    "ChordError", "ChordsRefused", "EncodeError", "Ignore", "IncompleteStream", "MaxRetriesExceededError",
+    "NotRegistered", "Reject", "RemoteTaskError", "Retry", "SoftTimeLimitExceeded", "TaskError", "TaskRevokedError",
+    "TimeLimitExceeded", "TimeoutError", "WorkerLostError",
 ]  # fmt: skip

@@ -62,22 +62,24 @@ def run(task: Task, request: Request, *, throw: bool) -> EagerResult:
             if throw:
                 raise
             if error.sig is None:
-                return EagerResult(task_id, error, states.RETRY, format_traceback(error))
+                return EagerResult(task_id, error, states.RETRY, format_traceback(error), task.name)
             hooks.retried(task, request, error.exc or error)
             again = error.sig
             options = {key: value for key, value in again.options.items() if key not in ("retries", "task_id")}
             return task.apply(again.args, again.kwargs, task_id=task_id, retries=request.retries + 1, **options)
         except (Ignore, Reject) as error:  # never thrown: they are no failures
-            return EagerResult(task_id, error, states.IGNORED if isinstance(error, Ignore) else states.REJECTED)
+            return EagerResult(
+                task_id, error, states.IGNORED if isinstance(error, Ignore) else states.REJECTED, name=task.name
+            )
         except Exception as error:  # user code
             hooks.failed(task, request, error)
             if throw:
                 raise
             _send(task, request.errbacks, (task_id,), request)
-            return EagerResult(task_id, error, states.FAILURE, format_traceback(error))
+            return EagerResult(task_id, error, states.FAILURE, format_traceback(error), task.name)
         _send(task, request.callbacks, (result,), request)
         hooks.succeeded(task, request, result)
-    return EagerResult(task_id, result, states.SUCCESS)
+    return EagerResult(task_id, result, states.SUCCESS, name=task.name)
 
 
 def _send(task: Task, signatures: Any, args: tuple[Any, ...], request: Request) -> None:

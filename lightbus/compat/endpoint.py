@@ -132,6 +132,11 @@ class TaskEndpoint:
                 logger.info("task %s[%s] retry: %s", name, task_id, error)
                 return Ack("retry")
             case Ignore():
+                try:
+                    self._recorder.ignored(run, error)
+                except TransportError as untold:
+                    text = f"the task raised {error!r}, and its chord was not told: {untold}"
+                    return DeadLetter("result-lost", text)
                 return Ack("ignored")
             case Reject(requeue=True):
                 logger.warning("task %s[%s] rejected: %s; it goes back to its queue", name, task_id, error.reason)

@@ -3,32 +3,63 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import states
-from .asyncresult import AsyncResult, EagerResult
-from .exceptions import TimeoutError
+from . import json, states
+from .asyncresult import AsyncResult, EagerResult, ResultBase, control_of, meta_of
+from .exceptions import RemoteTaskError, TimeoutError
+from .joining import refuse_inside_a_task
+from .promises import Promise
 
 if TYPE_CHECKING:
     from .app import TaskApp
+    from .resultstore import ResultStore
 
 AnyResult = Any  # AsyncResult, EagerResult or GroupResult: they have the methods used here in common
 
+_MOST_PAUSE_SECONDS = 0.5
 
-class ResultSet:
+
+class ResultSet(ResultBase):
     """Several results, in the order in which they were given."""
 
-    def __init__(self, results: Iterable[AnyResult], app: TaskApp | None = None) -> None:
-        self.results = list(results)
+    def __init__(
+        self, results: Iterable[AnyResult], app: TaskApp | None = None, ready_barrier: Any = None, **_: Any
+    ) -> None:
+        self.results: list[AnyResult] = list(results)
         self._app = app
+        self._promise: Promise | None = None
+
+    @property
+    def app(self) -> TaskApp:
+        if self._app is None:
+            from .app import default_app  # app imports this module
+
+            self._app = self.results[0].app if self.results else default_app()
+        return self._app
+
+    @app.setter
+    def app(self, app: TaskApp) -> None:
+        self._app = app
+
+    @property
+    def backend(self) -> ResultStore:
+        return self.app.results
+
+    @property
+    def supports_native_join(self) -> bool:
+        """See `AsyncResult`."""
+        return bool(self.results) and bool(self.results[0].supports_native_join)
+
+    # -- the set -----------------------------------------------------------------------------------------------------
 
     def add(self, result: AnyResult) -> None:
         if result not in self.results:
             self.results.append(result)
 
     def remove(self, result: AnyResult) -> None:
-        """Raises KeyError: it is not in the set."""
+        """Remove a result, or the one of an id. Raises KeyError: it is not in the set."""
         try:
             self.results.remove(result)
         except ValueError:
@@ -45,6 +76,8 @@ class ResultSet:
     def clear(self) -> None:
         self.results.clear()
 
+    # -- what is known -----------------------------------------------------------------------------------------------
+
     def successful(self) -> bool:
         return all(one.successful() for one in self.results)
 
@@ -53,63 +86,194 @@ class ResultSet:
         return any(one.failed() for one in self.results)
 
     def ready(self) -> bool:
-        return all(one.ready() for one in self.results)
+        ready = all(one.ready() for one in self.results)
+        if ready and self._promise is not None:
+            self._promise(self)
+        return ready
 
     def waiting(self) -> bool:
         """Whether any has not ended yet."""
-        return not self.ready()
+        return any(not one.ready() for one in self.results)
 
     def completed_count(self) -> int:
         """How many have succeeded."""
         return sum(one.successful() for one in self.results)
 
-    def forget(self) -> None:
+    def maybe_throw(self, callback: Callable[[str, Any], Any] | None = None, propagate: bool = True) -> None:
+        """Raise the exception of the first of its tasks that has failed; does not wait."""
         for one in self.results:
-            one.forget()
+            one.maybe_throw(callback=callback, propagate=propagate)
+
+    maybe_reraise = maybe_throw
+
+    @property
+    def on_ready(self) -> Promise:
+        if self._promise is None:
+            self._promise = Promise()
+        return self._promise
+
+    def then(
+        self, callback: Callable[[Any], Any], on_error: Callable[[Any], Any] | None = None, weak: bool = False
+    ) -> Promise:
+        """Have `callback` called with this set once all are ready: when they are waited for or looked at."""
+        return self.on_ready.then(callback, on_error, weak)
+
+    # -- waiting -----------------------------------------------------------------------------------------------------
 
     def get(
         self,
         timeout: float | None = None,
         propagate: bool = True,
         interval: float = 0.5,
-        *,
+        callback: Callable[[str, Any], Any] | None = None,
+        no_ack: bool = True,
+        on_message: Callable[[dict[str, Any]], Any] | None = None,
         disable_sync_subtasks: bool = True,
-    ) -> list[Any]:
+        on_interval: Callable[[], Any] | None = None,
+    ) -> Any:
         """All return values in their order, waiting for each.
 
         Args:
             timeout: seconds for all together.
             propagate: raise the first exception in their order; False has the exceptions in the list.
+            callback: called with the id and the value of each as it comes; the list is then empty, or None where the
+                backend announces results, as in Celery.
+            on_message, on_interval, interval, no_ack, disable_sync_subtasks: see `AsyncResult.get`.
 
         Raises as `AsyncResult.get` does.
         """
+        values = self.join(
+            timeout, propagate, interval, callback, no_ack, on_message, disable_sync_subtasks, on_interval
+        )
+        return None if callback is not None and self.supports_native_join else values
+
+    def join(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        interval: float = 0.5,
+        callback: Callable[[str, Any], Any] | None = None,
+        no_ack: bool = True,
+        on_message: Callable[[dict[str, Any]], Any] | None = None,
+        disable_sync_subtasks: bool = True,
+        on_interval: Callable[[], Any] | None = None,
+    ) -> list[Any]:
+        """As `get`, one after the other."""
+        if disable_sync_subtasks:
+            refuse_inside_a_task(str(self))
         deadline = None if timeout is None else time.monotonic() + timeout
         values: list[Any] = []
-        for one in self.results:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0 and not one.ready():
-                raise TimeoutError(f"{len(values)} of {len(self.results)} results came within {timeout} s")
-            values.append(one.get(left, propagate, interval, disable_sync_subtasks=disable_sync_subtasks))
+        for count, one in enumerate(self.results):
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if left == 0 and not one.ready():
+                raise TimeoutError(f"{count} of {len(self.results)} results came within {timeout} s")
+            value = one.get(
+                timeout=left, propagate=propagate, interval=interval, on_message=on_message, on_interval=on_interval,
+                disable_sync_subtasks=disable_sync_subtasks,
+            )  # fmt: skip
+            if callback is None:
+                values.append(value)
+            else:
+                callback(one.id, value)
+        if self._promise is not None:
+            self._promise(self)
         return values
 
-    join = get
-    join_native = get
+    def iter_native(
+        self,
+        timeout: float | None = None,
+        interval: float = 0.5,
+        no_ack: bool = True,
+        on_message: Callable[[dict[str, Any]], Any] | None = None,
+        on_interval: Callable[[], Any] | None = None,
+    ) -> Iterator[tuple[str, Any]]:
+        """The ids and states (dicts as they are stored) of all as they come, whichever comes first; of a group in the
+        set its results.
+
+        Raises:
+            TimeoutError: some did not come in time.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        left: list[AsyncResult] = []
+        for one in self.results:
+            if isinstance(one, ResultSet):
+                yield getattr(one, "id", ""), one.results
+            else:
+                left.append(one)
+        pause = 0.01
+        while left:
+            done = [one for one in left if one.ready()]
+            left = [one for one in left if one not in done]
+            for one in done:
+                meta = _meta(one)
+                if on_message is not None:
+                    on_message(meta)
+                yield one.id, meta
+            if done or not left:
+                continue
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError(f"{len(left)} of {len(self.results)} results did not come within {timeout} s")
+            if on_interval is not None:
+                on_interval()
+            wanted = pause if deadline is None else min(pause, deadline - time.monotonic())
+            left[0].backend.wait(left[0].id, timeout_seconds=max(0.0, wanted))
+            pause = min(2 * pause, max(0.05, interval), _MOST_PAUSE_SECONDS)
+
+    def join_native(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        interval: float = 0.5,
+        callback: Callable[[str, Any], Any] | None = None,
+        no_ack: bool = True,
+        on_message: Callable[[dict[str, Any]], Any] | None = None,
+        on_interval: Callable[[], Any] | None = None,
+        disable_sync_subtasks: bool = True,
+    ) -> list[Any] | None:
+        """As `get`, with the first exception that comes, and `callback` called in the order in which they come."""
+        if disable_sync_subtasks:
+            refuse_inside_a_task(str(self))
+        values: dict[str, Any] = {}
+        for task_id, meta in self.iter_native(timeout, interval, no_ack, on_message, on_interval):
+            if isinstance(meta, list):
+                allowed = {"propagate": propagate, "disable_sync_subtasks": disable_sync_subtasks}
+                value: Any = [one.get(**allowed) for one in meta]
+            else:
+                value = meta["result"]
+                if propagate and meta["status"] in states.PROPAGATE_STATES:
+                    raise value if isinstance(value, BaseException) else RemoteTaskError(value)
+            values[task_id] = value
+            if callback is not None:
+                callback(task_id, value)
+        if self._promise is not None:
+            self._promise(self)
+        return None if callback is not None else [values[one.id] for one in self.results]
 
     def iterate(self, timeout: float | None = None, propagate: bool = True) -> Iterator[Any]:
         """The return values as they come, whichever comes first."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        left = list(self.results)
-        pause = 0.005
-        while left:
-            done = [one for one in left if one.ready()]
-            for one in done:
-                left.remove(one)
-                yield one.get(propagate=propagate)
-            if left and not done:
-                if deadline is not None and time.monotonic() > deadline:
-                    raise TimeoutError(f"{len(left)} of {len(self.results)} results did not come within {timeout} s")
-                time.sleep(pause)
-                pause = min(2 * pause, 0.1)
+        by_id = {one.id: one for one in self.results}
+        for task_id, _ in self.iter_native(timeout):
+            yield by_id[task_id].get(propagate=propagate)
+
+    # -- the rest ----------------------------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        for one in self.results:
+            one.forget()
+
+    def revoke(
+        self,
+        connection: Any = None,
+        terminate: bool = False,
+        signal: str | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Tell all workers not to run them; see the app's `control.revoke`."""
+        control_of(self.app).revoke(
+            [one.id for one in self.results], connection=connection, terminate=terminate, signal=signal, reply=wait,
+            timeout=timeout,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.results)
@@ -138,10 +302,15 @@ class GroupResult(ResultSet):
     """
 
     def __init__(
-        self, id: str, results: Iterable[AnyResult], parent: AnyResult | None = None, app: TaskApp | None = None
+        self,
+        id: str | None = None,
+        results: Iterable[AnyResult] = (),
+        parent: AnyResult | None = None,
+        app: TaskApp | None = None,
+        **others: Any,
     ) -> None:
-        super().__init__(results, app)
-        self.id = id
+        super().__init__(results or (), app, **others)
+        self.id: str = id or ""
         self.parent = parent
 
     @property
@@ -159,27 +328,58 @@ class GroupResult(ResultSet):
             return states.PENDING
         return states.SUCCESS if self.successful() else states.FAILURE
 
+    def save(self, backend: ResultStore | None = None) -> None:
+        """Keep which tasks make the group in the result backend, for `restore`, as Celery would.
+
+        Raises:
+            ConfigError: the backend keeps no groups.
+            TransportError: it could not be handed over.
+        """
+        (backend or self.backend).save_group(self.id, json.dumps({"result": self.as_tuple()}).encode())
+
+    def delete(self, backend: ResultStore | None = None) -> None:
+        """Remove what `save` kept."""
+        (backend or self.backend).delete_group(self.id)
+
+    @classmethod
+    def restore(cls, id: str, backend: ResultStore | None = None, app: TaskApp | None = None) -> GroupResult | None:
+        """A group that was saved, by Celery or by Lightbus; None when there is none of that id (any more)."""
+        if app is None:
+            from .app import default_app  # as above
+
+            app = default_app()
+        data = (backend or app.results).load_group(id)
+        if data is None:
+            return None
+        found: Any = json.loads(data)
+        result: GroupResult = result_from_tuple(found["result"], app)
+        return result
+
     def throw_first(self) -> None:
         """Raise the exception of the first failed task among the parents and the group's own, if one has failed."""
         if self.parent is not None:
             self.parent.throw_first()
         self.maybe_throw()
 
-    def maybe_throw(self) -> None:
-        """Raise the exception of the first of its tasks that has failed; does not wait."""
-        for one in self.results:
-            one.maybe_throw()
-
     def as_tuple(self) -> tuple[tuple[str, Any], list[Any]]:
         """Its form in JSON; `result_from_tuple` reads it."""
         parent = None if self.parent is None else self.parent.as_tuple()
         return (self.id, parent), [one.as_tuple() for one in self.results]
 
+    def as_list(self) -> list[str]:
+        """Its id, and those of what ran before it."""
+        return [self.id, *([] if self.parent is None else self.parent.as_list())]
+
     def __bool__(self) -> bool:
-        return bool(self.results)
+        return bool(self.id or self.results)
 
     def __eq__(self, other: object) -> bool:
-        return other.id == self.id and super().__eq__(other) if isinstance(other, GroupResult) else NotImplemented
+        if isinstance(other, GroupResult):
+            return (other.id, other.results, other.parent) == (self.id, self.results, self.parent)
+        return other == self.id if isinstance(other, str) else NotImplemented
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.id, self.results)
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -224,3 +424,10 @@ def flattened(results: Sequence[AnyResult]) -> list[AnyResult]:
     for one in results:
         found += flattened(one.results) if isinstance(one, ResultSet) else [one]
     return found
+
+
+def _meta(result: AsyncResult) -> dict[str, Any]:
+    document = result._document()
+    if document is not None:
+        return meta_of(document)
+    return {"task_id": result.id, "status": result.state, "result": result.result, "traceback": result.traceback}

@@ -25,7 +25,7 @@ from functools import partial
 from celery import Celery
 
 from ..app import default_app
-from ..settings import Settings
+from ..settings import Settings, backend_setting
 from .adoption import adopt
 from .bridge import bridge_of, described, setting
 from .producers import keep_stubs, route_through
@@ -39,7 +39,8 @@ _PLAIN_SETTINGS = (
     "task_serializer", "task_default_queue", "task_queue_max_priority", "task_default_priority", "task_ignore_result",
     "task_store_errors_even_if_ignored", "task_always_eager", "task_eager_propagates", "task_acks_late",
     "task_acks_on_failure_or_timeout", "task_track_started", "task_time_limit", "task_soft_time_limit",
-    "task_inherit_parent_priority", "broker_transport_options",
+    "task_inherit_parent_priority", "broker_transport_options", "result_chord_retry_interval",
+    "result_chord_join_timeout", "lightbus_oldest_celery",
 )  # fmt: skip
 
 
@@ -77,6 +78,7 @@ def settings_from(celery_app: Celery) -> Settings:
     """
     conf, bridge = celery_app.conf, bridge_of(celery_app)
     values = {name: value for name in _PLAIN_SETTINGS if (value := setting(conf, name, ...)) is not ...}
+    values |= {name: conf[name] for name in conf if backend_setting(name) == name and conf[name] is not None}
     timezone = conf.timezone
     connection = celery_app.connection_for_write()
     return dataclasses.replace(
