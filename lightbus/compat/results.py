@@ -138,10 +138,23 @@ def exception_triple(error: BaseException) -> dict[str, object]:
     cls = type(error)
     if isinstance(error, RemoteTaskError) and error.exc_type:
         name, module = error.exc_type, error.exc_module
+    elif name_and_args := _unpickleable(error):
+        return name_and_args
     else:
         module = CELERY_MODULES.get(cls, cls.__module__)
         name = cls.__qualname__
     return {"exc_type": name, "exc_message": [_printable(one) for one in error.args], "exc_module": module}
+
+
+def _unpickleable(error: BaseException) -> dict[str, object] | None:
+    """What Celery keeps in the place of an exception that cannot be pickled: its class's name and its arguments."""
+    if type(error).__name__ != "UnpickleableExceptionWrapper":
+        return None
+    return {
+        "exc_type": getattr(error, "exc_cls_name", ""),
+        "exc_message": [_printable(one) for one in getattr(error, "exc_args", ())],
+        "exc_module": getattr(error, "exc_module", ""),
+    }
 
 
 def exception_from(triple: object) -> BaseException:

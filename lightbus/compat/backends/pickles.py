@@ -76,6 +76,16 @@ def _group_result(group_id: Any = None, results: Any = None, parent: Any = None)
     return [[group_id, parent], results]
 
 
+def _of_an_app(name: str, arguments: Sequence[Any]) -> Any:
+    """How results of an app that is not the current one are pickled: by the name of their class, an app's attribute."""
+    match name:
+        case "AsyncResult":
+            return _async_result(*arguments)
+        case "GroupResult":
+            return _group_result(*arguments)
+    raise DecodeError(f"a pickled result holds {name!r} of a Celery app, which is no result")
+
+
 def _nothing(*_: Any) -> None:
     """In the place of an object that a result's pickle carries along and that its tuple does without."""
 
@@ -104,6 +114,7 @@ _CLASSES: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
         ("_codecs", "encode"): _text_to_bytes,
         ("celery.result", "AsyncResult"): _async_result,
         ("celery.result", "GroupResult"): _group_result,
+        ("celery.app.base", "_unpickle_appattr"): _of_an_app,
         ("celery.backends.base", "unpickle_backend"): _nothing,
     }
 )
@@ -111,6 +122,8 @@ _CLASSES: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
 
 class _Reader(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str, /) -> Any:
+        if module_name == "__builtin__":  # its name in pickles of protocol 2
+            module_name = "builtins"
         if module_name.startswith("celery.backends.") and (module_name, global_name) not in _CLASSES:
             return None  # an argument of `unpickle_backend`; it is never called, since None cannot be
         try:

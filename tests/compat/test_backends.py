@@ -1,0 +1,376 @@
+"""Results where Celery keeps them: what one side stores the other one reads, in every layout, and nothing is run."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import celery
+import pytest
+from celery import Celery, states
+from celery.app.task import Context
+from celery.backends.filesystem import FilesystemBackend
+
+from lightbus import ConfigError
+from lightbus.compat import GroupResult, RemoteTaskError, Settings, TaskApp
+from lightbus.compat.backends import open_backend, pickles
+from lightbus.compat.results import ResultDocument, exception_triple
+from lightbus.core.errors import DecodeError
+from lightbus.ports import ResultBackend
+from tests.brokers import PostgreSQL
+
+SHOUTING = "tests.compat.test_backends:ShoutingFiles"
+PLACES = ("sqlite", "postgresql", "file", "django-db", "django-cache", "class", "redis")
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgreSQL]:
+    """Not in pytest's folder, which its user could not reach."""
+    folder = Path(tempfile.mkdtemp(prefix="lightbus-postgres-"))
+    server = PostgreSQL(folder)
+    with server:
+        yield server
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def django_project(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Django in this process, with the tables of django-celery-results."""
+    import django
+    from django.conf import settings
+    from django.core.management import call_command
+
+    folder = tmp_path_factory.mktemp("django")
+    settings.configure(
+        INSTALLED_APPS=["django_celery_results"],
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": folder / "db.sqlite"}},
+        CACHES={
+            "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+            "results": {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": folder / "cache"},
+        },
+        DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+        USE_TZ=True,
+    )
+    django.setup()
+    call_command("migrate", verbosity=0)
+
+
+class ShoutingFiles(FilesystemBackend):
+    """A backend of one's own: it stores in another form than Celery, in a folder of a setting of its own."""
+
+    def __init__(self, app: Any, url: str | None = None, **options: Any) -> None:
+        super().__init__(app=app, url=app.conf["result_shouting_folder"], **options)
+
+    def encode(self, data: Any) -> Any:
+        return b"!" + super().encode(data).encode()
+
+    def decode(self, payload: Any) -> Any:
+        return super().decode(payload.removeprefix(b"!"))
+
+
+def place_of(name: str, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The settings that name the place, for either side."""
+    folder: Path = request.getfixturevalue("tmp_path")
+    match name:
+        case "sqlite":
+            return {"result_backend": f"db+sqlite:///{folder}/results.sqlite"}
+        case "postgresql":
+            url = request.getfixturevalue("postgres").url.replace("postgresql://", "postgresql+psycopg://")
+            return {"result_backend": f"db+{url}"}
+        case "file":
+            return {"result_backend": f"file://{folder}"}
+        case "django-db" | "django-cache":
+            request.getfixturevalue("django_project")
+            cache = {"cache_backend": "results"} if name == "django-cache" else {}
+            module = {"django-db": "database:DatabaseBackend", "django-cache": "cache:CacheBackend"}[name]
+            # Celery knows the short name by an entry point of the package.
+            return {"result_backend": name, "celery": f"django_celery_results.backends.{module}", **cache}
+        case "class":
+            return {"result_backend": SHOUTING, "result_shouting_folder": f"file://{folder}"}
+    return {"result_backend": request.getfixturevalue("redis_url")}
+
+
+class Sides:
+    """The same place from both sides."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        settings = dict(settings)
+        name = settings.pop("celery", settings["result_backend"])
+        common = {"result_extended": True, "result_serializer": "json", "accept_content": ["json"]}
+        self.celery = Celery("reader", broker="memory://", set_as_current=False)
+        self.celery.conf.update({**settings, **common, "result_backend": name})
+        self.app = TaskApp(Settings.from_mapping({**settings, **common}))
+
+    def store(self, **fields: Any) -> str:
+        """Store by Lightbus."""
+        task_id = str(uuid.uuid4())
+        document = ResultDocument(task_id=task_id, **fields)
+        self.app.results.store(document, reply_to="", correlation_id="")
+        return task_id
+
+    def store_by_celery(self, result: Any, state: str, traceback: str | None = None, **request: Any) -> str:
+        task_id = str(uuid.uuid4())
+        # The backend counts chords and reads children by the request.
+        context = Context(id=task_id, chord=None, children=request.pop("children", []), **request)
+        self.celery.backend.store_result(task_id, result, state, traceback=traceback, request=context)
+        return task_id
+
+
+@pytest.fixture(params=PLACES)
+def sides(request: pytest.FixtureRequest) -> Iterator[Sides]:
+    found = Sides(place_of(request.param, request))
+    yield found
+    found.app.close()
+    if request.param == "redis":
+        found.celery.backend.result_consumer.stop()
+
+
+def test_celery_reads_what_lightbus_stores(sides: Sides) -> None:
+    extended = {"name": "t", "args": [1, "é"], "kwargs": {"a": None}, "worker": "w@h", "retries": 2, "queue": "q"}
+    done = {"date_done": datetime.now(timezone.utc).isoformat()}
+    value = {"n": [1, None], "d": Decimal("1.50")}
+    good = sides.store(status=states.SUCCESS, result=value, extended=extended, **done)
+    nothing = sides.store(status=states.SUCCESS, result=None, **done)
+    bad = sides.store(
+        status=states.FAILURE, result=exception_triple(ValueError("no", 7)), traceback="Traceback: é", **done
+    )
+    going = sides.store(status="PROGRESS", result={"done": 5})
+
+    result = sides.celery.AsyncResult(good)
+    assert result.get(timeout=10) == value
+    assert (result.state, result.worker) == ("SUCCESS", "w@h")
+    meta = sides.celery.backend.get_task_meta(good)
+    assert meta.get("name") or meta["task_name"] == "t"  # django-celery-results calls it so
+    assert result.date_done is not None
+    assert sides.celery.AsyncResult(nothing).get(timeout=10) is None
+    failed = sides.celery.AsyncResult(bad)
+    with pytest.raises(ValueError, match="no") as caught:
+        failed.get(timeout=10)
+    assert caught.value.args == ("no", 7)
+    assert failed.traceback == "Traceback: é"
+    assert (sides.celery.AsyncResult(going).state, sides.celery.AsyncResult(going).info) == ("PROGRESS", {"done": 5})
+
+
+def test_lightbus_reads_what_celery_stores(sides: Sides) -> None:
+    class Refused(Exception):
+        """A class that only the other side knows."""
+
+    value = {"n": [1, None], "t": "é"}
+    good = sides.store_by_celery(
+        value, states.SUCCESS, task="t", args=[1], kwargs={"a": 2}, argsrepr="(1,)", kwargsrepr="{'a': 2}",
+        hostname="w@h", retries=2, delivery_info={"routing_key": "q"},
+    )  # fmt: skip
+    bad = sides.store_by_celery(ValueError("no", 7), states.FAILURE, "Traceback: é", task="t", delivery_info={})
+    other = sides.store_by_celery(Refused("x"), states.FAILURE, "", task="t", delivery_info={})
+    going = sides.store_by_celery({"done": 5}, "PROGRESS", task="t", delivery_info={})
+
+    result = sides.app.AsyncResult(good)
+    assert result.get(timeout=10) == value
+    assert (result.state, result.name, result.worker) == ("SUCCESS", "t", "w@h")
+    assert isinstance(result.date_done, datetime)
+    failed = sides.app.AsyncResult(bad)
+    with pytest.raises(ValueError, match="no") as caught:
+        failed.get(timeout=10)
+    assert caught.value.args == ("no", 7)
+    assert failed.traceback == "Traceback: é"
+    with pytest.raises(RemoteTaskError, match="x") as unknown:
+        sides.app.AsyncResult(other).get(timeout=10)
+    assert type(unknown.value).__name__ == "Refused"
+    assert (sides.app.AsyncResult(going).state, sides.app.AsyncResult(going).info) == ("PROGRESS", {"done": 5})
+    nobody = sides.app.AsyncResult(str(uuid.uuid4()))
+    assert (nobody.state, nobody.result, nobody.exists(), result.exists()) == ("PENDING", None, False, True)
+
+
+def test_a_success_stays_and_what_is_forgotten_is_gone_on_both_sides(sides: Sides) -> None:
+    task_id = sides.store(status=states.STARTED, result={"pid": 1})
+    for status, value in ((states.SUCCESS, 1), (states.SUCCESS, 2), (states.FAILURE, exception_triple(KeyError()))):
+        sides.app.results.store(
+            ResultDocument(task_id=task_id, status=status, result=value), reply_to="", correlation_id=""
+        )
+
+    assert sides.app.AsyncResult(task_id).get(timeout=10) == 1
+    assert sides.celery.AsyncResult(task_id).state == "SUCCESS"
+
+    sides.app.AsyncResult(task_id).forget()
+    sides.app.AsyncResult(task_id).forget()
+
+    assert sides.app.AsyncResult(task_id).state == "PENDING"
+    sides.celery.backend._cache.clear()
+    assert sides.celery.AsyncResult(task_id).state == "PENDING"
+
+
+def test_groups_are_saved_and_restored_across_the_sides(sides: Sides) -> None:
+    members = [sides.app.AsyncResult(f"m{number}") for number in range(3)]
+    ours = GroupResult(
+        f"g-{uuid.uuid4()}", [members[0], GroupResult("inner", members[1:], app=sides.app)], app=sides.app
+    )
+    ours.save()
+    theirs = sides.celery.GroupResult(f"c-{uuid.uuid4()}", [sides.celery.AsyncResult("m1")])
+    theirs.save(backend=sides.celery.backend)
+
+    read = sides.celery.GroupResult.restore(ours.id, backend=sides.celery.backend, app=sides.celery)
+    again = GroupResult.restore(theirs.id, app=sides.app)
+
+    assert read.id == ours.id
+    assert [one.id for one in read.results] == ["m0", "inner"]
+    assert [one.id for one in read.results[1].results] == ["m1", "m2"]
+    assert again is not None
+    assert (again.id, [one.id for one in again.results]) == (theirs.id, ["m1"])
+    assert GroupResult.restore(ours.id, app=sides.app) == ours
+    ours.delete()
+    ours.delete()
+    assert GroupResult.restore(ours.id, app=sides.app) is None
+
+
+def test_waiting_ends_when_celery_stores_and_the_other_way_round(sides: Sides) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    first, second = str(uuid.uuid4()), str(uuid.uuid4())
+    with ThreadPoolExecutor(2) as threads:
+        ours = threads.submit(sides.app.AsyncResult(first).get, timeout=60)
+        sides.celery.backend.store_result(first, "theirs", states.SUCCESS)
+        assert ours.result(60) == "theirs"
+        theirs = threads.submit(sides.celery.AsyncResult(second).get, timeout=60)
+        sides.app.results.store(
+            ResultDocument(task_id=second, status=states.SUCCESS, result="ours"), reply_to="", correlation_id=""
+        )
+        assert theirs.result(60) == "ours"
+
+
+# Rows of a database
+
+
+def cells(backend: ResultBackend, task_id: str) -> Any:
+    import sqlalchemy as sa
+
+    with backend._engine.connect() as connection:  # type: ignore[attr-defined]
+        query = sa.text("select result, children from celery_taskmeta where task_id = :id")
+        return connection.execute(query, {"id": task_id}).one()
+
+
+@pytest.mark.parametrize("oldest, mark", [("5.3", b"\x80"), ("5.7", b"{")])
+def test_the_oldest_celery_decides_what_the_rows_are(tmp_path: Path, oldest: str, mark: bytes) -> None:
+    url = f"db+sqlite:///{tmp_path}/r.sqlite"
+    app = TaskApp(Settings.from_mapping({"result_backend": url, "lightbus_oldest_celery": oldest}))
+    document = ResultDocument(task_id="i", status="SUCCESS", result={"a": 1}, children=[[["c", None], None]])
+    app.results.store(document, reply_to="", correlation_id="")
+
+    row = cells(app.results.backend, "i")  # type: ignore[arg-type]
+
+    assert bytes(row.result).startswith(mark)
+    assert bytes(row.children) == b'[[["c", null], null]]'
+    assert app.AsyncResult("i").get(timeout=5) == {"a": 1}
+    assert [one.id for one in app.AsyncResult("i").children or []] == ["c"]
+    app.close()
+
+
+def test_tables_without_the_newer_columns_are_used_as_they_are(tmp_path: Path) -> None:
+    import sqlalchemy as sa
+
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/r.sqlite")
+    with engine.begin() as connection:  # as Celery 5.4 makes it without result_extended
+        connection.execute(sa.text(
+            "create table celery_taskmeta (id integer primary key autoincrement, task_id varchar(155) unique, "
+            "status varchar(50), result blob, date_done datetime, traceback text)"
+        ))  # fmt: skip
+        old = pickle.dumps({"exc_type": "ValueError", "exc_message": ("no",), "exc_module": "builtins"})
+        connection.execute(
+            sa.text("insert into celery_taskmeta (task_id, status, result) values ('old', 'FAILURE', :cell)"),
+            {"cell": old},
+        )
+    engine.dispose()
+    app = TaskApp(Settings(result_backend=f"db+sqlite:///{tmp_path}/r.sqlite", result_extended=True))
+
+    document = ResultDocument(task_id="i", status="SUCCESS", result=1, children=[[["c", None], None]])
+    app.results.store(document, reply_to="", correlation_id="")
+
+    assert app.AsyncResult("i").get(timeout=5) == 1
+    assert repr(app.AsyncResult("old").result) == "ValueError('no')"
+    app.close()
+
+
+def test_a_pickled_row_is_read_without_running_what_is_in_it(tmp_path: Path) -> None:
+    value = {
+        "when": datetime(2026, 1, 2, tzinfo=timezone.utc), "sum": Decimal("1.5"), "id": uuid.UUID(int=7), "b": b"\x00",
+        "s": {1, 2}, "t": (1, None),
+    }  # fmt: skip
+    witness = tmp_path / "ran"
+
+    class Hostile:
+        def __reduce__(self) -> Any:
+            return Path.touch, (witness,)
+
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        assert pickles.loads(pickle.dumps(value, protocol)) == value
+        with pytest.raises(DecodeError, match="would run code"):
+            pickles.loads(pickle.dumps(Hostile(), protocol))
+    for hostile in (
+        b"\x80\x02cos\nsystem\n(S'true'\ntR.",
+        b"\x80\x02ccelery.backends.base\nsubprocess\n(S'true'\ntR.",
+        b"\x80\x02cbuiltins\neval\n(S'1'\ntR.",
+        pickle.dumps(ValueError("an exception itself, of result_serializer = 'pickle'")),
+        b"\x80\x04broken",
+    ):
+        with pytest.raises(DecodeError):
+            pickles.loads(hostile)
+    assert not witness.exists()
+
+
+def test_old_results_are_removed_by_the_cleanup_task(request: pytest.FixtureRequest) -> None:
+    for name in ("sqlite", "file", "django-db"):
+        sides = Sides({**place_of(name, request), "result_expires": 0.001})
+        task_id = sides.store(status=states.SUCCESS, result=1, date_done="2020-01-01T00:00:00+00:00")
+        cleanup = sides.app.find("celery.backend_cleanup")
+        assert cleanup is not None
+
+        while sides.app.AsyncResult(task_id).exists():  # the clock of a file may be coarse
+            cleanup()
+        sides.app.close()
+
+
+# Choosing one
+
+
+def test_a_backend_that_is_not_there_is_named_without_its_password(tmp_path: Path) -> None:
+    for wrong in (
+        "mongodb://u:secret@host/db", "nosuch://u:secret@host", "db+nosuch://u:secret@host/db", "database",
+        f"file://{tmp_path}/none", "cache+nosuch://",
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as caught:
+            open_backend(Settings(result_backend=wrong))
+        assert "secret" not in str(caught.value)
+
+
+def test_without_celery_what_needs_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightbus.compat.backends.find_spec", lambda name: None)
+
+    with pytest.raises(ConfigError, match="pip install celery"):
+        open_backend(Settings(result_backend="elasticsearch://localhost"))
+
+
+def test_errors_of_a_celery_backend_are_lightbuss(tmp_path: Path) -> None:
+    from lightbus import TransportError
+
+    app = TaskApp(Settings(result_backend=SHOUTING, result_settings={"result_shouting_folder": f"file://{tmp_path}"}))
+    (tmp_path / "celery-task-meta-i").write_bytes(b"!not JSON")
+
+    with pytest.raises(TransportError):
+        app.results.fetch("i")
+
+
+def test_results_compressed_by_celery_are_read(redis_url: str) -> None:
+    if celery.VERSION < (5, 7):
+        return  # it has no such setting
+    for method in ("gzip", "bzip2", "lzma"):
+        sides = Sides({"result_backend": redis_url, "result_compression": method})
+        task_id = sides.store_by_celery("x" * 1000, states.SUCCESS, task="t", delivery_info={})
+
+        assert sides.app.AsyncResult(task_id).get(timeout=10) == "x" * 1000
+        sides.app.close()
