@@ -107,6 +107,8 @@ class Sides:
         self.celery = Celery("reader", broker="memory://", set_as_current=False)
         self.celery.conf.update({**settings, **common, "result_backend": name})
         self.app = TaskApp(Settings.from_mapping({**settings, **common}))
+        if celery.VERSION < (5, 7):
+            self.app.results.fetch("none")  # it makes the tables of the first database of a process only
 
     def store(self, **fields: Any) -> str:
         """Store by Lightbus."""
