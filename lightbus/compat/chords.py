@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: When `celery.chord_unlock` looks for the first time; Celery's default too.
+FIRST_LOOK_SECONDS = 1.0
+
 
 class Chords:
     """The chords of one app."""
@@ -212,7 +215,7 @@ class Chords:
         first = _first_task(body)
         own = self._app.tasks.get(first.task)
         self._app.send_task(
-            UNLOCK, (header.id, body), named, countdown=1, route_name=first.task, ignore_result=True,
+            UNLOCK, (header.id, body), named, countdown=FIRST_LOOK_SECONDS, route_name=first.task, ignore_result=True,
             queue=first.options.get("queue") or (own.queue if own is not None else None),
             priority=first.options.get("priority"), add_to_parent=False,
         )  # fmt: skip

@@ -40,28 +40,6 @@ def postgres() -> Iterator[PostgreSQL]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="session")
-def django_project(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Django in this process, with the tables of django-celery-results."""
-    import django
-    from django.conf import settings
-    from django.core.management import call_command
-
-    folder = tmp_path_factory.mktemp("django")
-    settings.configure(
-        INSTALLED_APPS=["django_celery_results"],
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": folder / "db.sqlite"}},
-        CACHES={
-            "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
-            "results": {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": folder / "cache"},
-        },
-        DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-        USE_TZ=True,
-    )
-    django.setup()
-    call_command("migrate", verbosity=0)
-
-
 class ShoutingFiles(FilesystemBackend):
     """A backend of one's own: it stores in another form than Celery, in a folder of a setting of its own."""
 

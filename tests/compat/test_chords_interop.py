@@ -24,6 +24,8 @@ PROJECT = Path(__file__).parent
 NAMES = ("chord", "chord then tasks", "chains in a header", "chord in a header", "failed header")
 WAYS = [(client, sides, name) for client in ("celery", "lightbus") for sides in ("c", "l", "cl") for name in NAMES]
 
+pytestmark = pytest.mark.xdist_group("chords-interop")  # both processes of a run would start the same workers
+
 Outcomes = dict[tuple[str, str, str], object]
 
 
