@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
@@ -58,7 +58,7 @@ def open_client(url: str, options: Mapping[str, object] = NO_OPTIONS) -> Any:
         if scheme == "sentinel":
             return _behind_sentinels(url, options, common)
         if scheme == "redis+socket":
-            for name in ("host", "port", "ssl"):
+            for name in ("host", "port", "ssl", "socket_keepalive", "socket_connect_timeout"):
                 common.pop(name, None)
             url = _socket_url(url)
         elif tls and scheme == "redis":
@@ -101,6 +101,7 @@ def _behind_sentinels(url: str, options: Mapping[str, object], common: dict[str,
     sentinel_kwargs: Any = options.get("sentinel_kwargs")
     least: Any = options.get("min_other_sentinels") or 0
     asked = dict(sentinel_kwargs or {"socket_connect_timeout": connection["socket_connect_timeout"]})
+    asked.setdefault("retry", Retry(ExponentialBackoff(cap=1.0, base=0.05), 1))  # one that is away is passed over
     sentinel = Sentinel(hosts, min_other_sentinels=least, sentinel_kwargs=asked, **connection)
     return sentinel.master_for(str(master))
 
@@ -116,9 +117,9 @@ def _retry(policy: object) -> Retry:
 
 def _socket_url(url: str) -> str:
     """redis-py's `unix:///path?db=1` for Celery's `redis+socket:///path?virtual_host=1`."""
-    parts = urlsplit(url)
-    query = [("db" if name == "virtual_host" else name, value) for name, value in parse_qsl(parts.query)]
-    return urlunsplit(("unix", parts.netloc, parts.path, urlencode(query), ""))
+    address, _, query = url.partition("?")
+    named = [("db" if name == "virtual_host" else name, value) for name, value in parse_qsl(query)]
+    return f"unix{address.removeprefix('redis+socket')}?{urlencode(named)}"
 
 
 def _tls(given: object) -> dict[str, Any]:
@@ -138,6 +139,7 @@ _SSL_WORDS = {"CERT_NONE": "none", "CERT_OPTIONAL": "optional", "CERT_REQUIRED":
 
 
 def _plain_ssl(url: str) -> str:
-    parts = urlsplit(url)
-    query = [(name, _SSL_WORDS.get(value, value)) for name, value in parse_qsl(parts.query)]
-    return urlunsplit(parts._replace(query=urlencode(query)))
+    address, found, query = url.partition("?")
+    if not found:
+        return url
+    return f"{address}?{urlencode([(name, _SSL_WORDS.get(value, value)) for name, value in parse_qsl(query)])}"
