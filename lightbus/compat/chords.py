@@ -291,7 +291,12 @@ class Chords:
 
     @property
     def _expires_seconds(self) -> float | None:
-        return self._app.settings.result_expires_seconds
+        settings = self._app.settings
+        return (
+            settings.result_expires_seconds
+            if settings.chord_expires_seconds is None
+            else settings.chord_expires_seconds
+        )
 
 
 def _document(header: GroupResult) -> bytes:

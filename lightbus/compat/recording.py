@@ -184,6 +184,8 @@ class Recorder:
             "retries": message.retries,
             "queue": run.delivery.queue,
         }
+        if self._app.settings.result_backend == "django-db" and "periodic_task_name" in message.headers:
+            fields["periodic_task_name"] = message.headers["periodic_task_name"]  # its tables have a column for it
         if message.stamps:
             names = message.stamped_headers or ()
             fields["stamped_headers"] = list(names) if message.stamped_headers is not None else None

@@ -72,7 +72,8 @@ class Settings:
         oldest_celery: the oldest version of Celery that reads results beside Lightbus, for example (5, 7). Only the
             `db+` backend cares: readers before 5.7 need pickled rows, so that is what is written by default.
         chord_retry_seconds: pause between two looks of `celery.chord_unlock`; `chord_join_seconds`: for how long the
-            results of a header that was counted as complete may be missing.
+            results of a header that was counted as complete may be missing; `chord_expires_seconds`: for how long a
+            count is kept, None as long as results.
         result_max_bytes: a larger result is stored as a failure that says so.
     """
 
@@ -83,6 +84,7 @@ class Settings:
     oldest_celery: tuple[int, ...] = (5, 0)
     chord_retry_seconds: float = 1.0
     chord_join_seconds: float = 3.0
+    chord_expires_seconds: float | None = None
     default_queue: str = "celery"
     default_queue_type: str = "classic"
     queue_max_priority: int | None = None
@@ -276,6 +278,7 @@ _TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
     "result_backend": ("result_backend", _backend),
     "lightbus_oldest_celery": ("oldest_celery", _version),
     "result_chord_retry_interval": ("chord_retry_seconds", lambda v: _seconds(v) or 0.0),
+    "result_chord_expires": ("chord_expires_seconds", _expiry),
     "result_chord_join_timeout": ("chord_join_seconds", lambda v: _seconds(v) or 0.0),
     "accept_content": ("accept_content", _accept),
     "timezone": ("timezone", _text_or_none),

@@ -29,9 +29,9 @@ class RedisResults:
 
     Args:
         url: see `redis_client.open_client`.
-        options: those of `redis_client.open_client`, and `global_keyprefix`, the same as in Celery's
-            `result_backend_transport_options`. Celery before 5.5 adds a "_" also to one that ends in ":", "-" or ".":
-            beside it, write that "_" here.
+        options: those of `redis_client.open_client`, and `global_keyprefix` and `result_chord_ordered`, the same as in
+            Celery's `result_backend_transport_options`. Celery before 5.5 adds a "_" also to a prefix that ends in ":",
+            "-" or ".": beside it, write that "_" here.
     """
 
     def __init__(self, url: str, options: Mapping[str, object] = NO_OPTIONS) -> None:
@@ -42,7 +42,8 @@ class RedisResults:
         self._group_prefix = global_keyprefix + GROUP_PREFIX
         self._where = without_password(url)
         self._redis: Any = open_client(url, options)
-        chords = RedisChords(self._redis, global_keyprefix, self._carry_out)
+        ordered = bool(options.get("result_chord_ordered", True))
+        chords = RedisChords(self._redis, global_keyprefix, self._carry_out, ordered=ordered)
         self.begin_chord, self.extend_chord = chords.begin_chord, chords.extend_chord
         self.count_part, self.end_chord = chords.count_part, chords.end_chord
 

@@ -25,6 +25,7 @@ from lightbus.compat.results import ResultDocument, exception_triple
 from lightbus.core.errors import DecodeError
 from lightbus.ports import ResultBackend
 from tests.brokers import PostgreSQL
+from tests.compat.bench import Bench
 
 SHOUTING = "tests.compat.test_backends:ShoutingFiles"
 PLACES = ("sqlite", "postgresql", "file", "django-db", "django-cache", "class", "redis")
@@ -313,6 +314,62 @@ def test_old_results_are_removed_by_the_cleanup_task(request: pytest.FixtureRequ
         while sides.app.AsyncResult(task_id).exists():  # the clock of a file may be coarse
             cleanup()
         sides.app.close()
+
+
+def test_tables_and_engine_are_as_the_settings_say(tmp_path: Path) -> None:
+    engines: list[Any] = []
+    app = TaskApp(
+        Settings.from_mapping(
+            {
+                "result_backend": "database", "database_url": f"sqlite:///{tmp_path}/r.sqlite",
+                "database_table_names": {"task": "shop_tasks", "group": "shop_groups"},
+                "database_engine_options": {"echo": False}, "database_engine_callback": engines.append,
+            }
+        )
+    )  # fmt: skip
+    theirs = Celery("theirs", broker="memory://", set_as_current=False)
+    theirs.conf.update(dict(app.settings.result_settings), result_backend="database", database_engine_callback=None)
+    document = ResultDocument(task_id="i", status="FAILURE", result=exception_triple(KeyError(1)), traceback="a\x00b")
+    app.results.store(document, reply_to="", correlation_id="")
+
+    with engines[0].connect() as connection:
+        assert connection.exec_driver_sql("select traceback from shop_tasks").scalars().all() == ["ab"]
+    if celery.VERSION >= (5, 7):  # 5.4 changes the tables of all apps of a process, and makes them once
+        assert theirs.AsyncResult("i").state == "FAILURE"
+        theirs.backend.task_cls.configure()  # the class is shared by all apps of the process
+        theirs.backend.taskset_cls.configure()
+    app.close()
+
+
+def test_an_id_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+    from lightbus import TransportError
+
+    (tmp_path / "results").mkdir()
+    app = TaskApp(Settings(result_backend=f"file://{tmp_path}/results"))
+    document = ResultDocument(task_id="x/../../out", status="SUCCESS", result=1)
+
+    with pytest.raises(TransportError):
+        app.results.store(document, reply_to="", correlation_id="")
+    with pytest.raises(TransportError):
+        app.AsyncResult("x/../../out").forget()
+    assert list(tmp_path.iterdir()) == [tmp_path / "results"]
+
+
+def test_django_shows_which_schedule_sent_a_task(django_project: None) -> None:
+    from django_celery_results.models import TaskResult
+
+    bench = Bench()
+    bench.app._result_backend = None
+    bench.app.configure(Settings(result_backend="django-db", result_extended=True))
+    bench.task(name="t")(lambda a: a)
+    task_id = str(uuid.uuid4())
+    bench.put_task(task="t", id=task_id, args=(5,), headers={"periodic_task_name": "nightly"})
+    bench.work()
+
+    row = TaskResult.objects.get(task_id=task_id)
+    assert (row.periodic_task_name, row.task_name, row.task_args, row.status, row.result) == (
+        "nightly", "t", '"(5,)"', "SUCCESS", "5",
+    )  # fmt: skip
 
 
 # Choosing one

@@ -6,10 +6,12 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from celery import Celery
 from celery.app.task import Context
+from celery.backends.redis import RedisBackend
 
 from lightbus.compat import ChordError, ChordsRefused, Settings, TaskApp, chord, group
 from lightbus.compat.chordpauses import Pauses
@@ -251,9 +253,15 @@ class Fleet:
         name = "django-db" if "django" in celery_backend else celery_backend
         self.sums.app.configure(Settings.from_mapping({"result_backend": name, **settings}))
 
+    def begin_in_celery(self, group_id: str, members: list[Any], body: Any) -> None:
+        """What a Celery client does before it sends a header."""
+        backend = self.celery.backend
+        backend.apply_chord((group_id, members), body)
+        backend.set_chord_size(group_id, len(members))
+
     def end_in_celery(self, member: Any, value: Any, group_id: str, body: Any, state: str = "SUCCESS") -> None:
-        """What a Celery worker does at the end of a header's task."""
-        request = Context(id=member.id, group=group_id, chord=body, task="add", delivery_info={})
+        """What a Celery worker does at the end of a header's first task."""
+        request = Context(id=member.id, group=group_id, group_index=0, chord=body, task="add", delivery_info={})
         backend = self.celery.backend
         if state == "SUCCESS":
             backend.mark_as_done(member.id, value, request=request)
@@ -261,13 +269,22 @@ class Fleet:
             backend.mark_as_failure(member.id, value, request=request)
 
 
-@pytest.fixture(params=["django-db", "memory cache"])
+@pytest.fixture(params=["django-db", "memory cache", "redis", "redis class", "redis as they come"])
 def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     if request.param == "django-db":
         request.getfixturevalue("django_project")
         found = Fleet("django_celery_results.backends.database:DatabaseBackend")
-    else:
+    elif request.param == "memory cache":
         found = Fleet(MEMORY_CACHE, cache_backend="memory")
+    else:
+        url: str = request.getfixturevalue("redis_url")
+        if request.param == "redis class":
+            parts = urlsplit(url)
+            where = {"redis_host": parts.hostname, "redis_port": parts.port, "redis_db": int(parts.path.strip("/"))}
+            found = Fleet("tests.compat.test_chord_places:OwnRedis", **where)
+        else:
+            ordered = {"result_chord_ordered": request.param == "redis"}
+            found = Fleet(url, result_backend_transport_options=ordered)
     yield found
     found.sums.app.close()
 
@@ -286,7 +303,7 @@ def test_the_last_member_sends_the_body_whoever_began_the_chord(fleet: Fleet) ->
     group_id, body_id = str(uuid.uuid4()), str(uuid.uuid4())
     members = [fleet.celery.AsyncResult(str(uuid.uuid4())) for _ in range(2)]
     sig = fleet.celery.signature("total", options={"task_id": body_id})
-    fleet.celery.backend.apply_chord((group_id, members), sig)  # a Celery client begins it
+    fleet.begin_in_celery(group_id, members, sig)
     fleet.end_in_celery(members[0], 4, group_id, dict(sig))
     sums.put_task(task="add", id=members[1].id, args=(5, 1), group=group_id, group_index=1, chord=dict(sig))
     theirs = sums.app.AsyncResult(body_id)
@@ -299,7 +316,7 @@ def test_a_failure_in_celery_fails_the_body_that_lightbus_sends(fleet: Fleet) ->
     group_id, body_id = str(uuid.uuid4()), str(uuid.uuid4())
     members = [fleet.celery.AsyncResult(str(uuid.uuid4())) for _ in range(2)]
     sig = fleet.celery.signature("total", options={"task_id": body_id})
-    fleet.celery.backend.apply_chord((group_id, members), sig)
+    fleet.begin_in_celery(group_id, members, sig)
     fleet.end_in_celery(members[0], ValueError("no"), group_id, dict(sig), "FAILURE")
     sums.put_task(task="add", id=members[1].id, args=(5, 1), group=group_id, group_index=1, chord=dict(sig))
     result = sums.app.AsyncResult(body_id)
@@ -341,3 +358,7 @@ def _own_count() -> Any:
 
 
 OwnCount = _own_count()
+
+
+class OwnRedis(RedisBackend):
+    """A class of one's own that is a Redis."""

@@ -496,7 +496,12 @@ def settings_that_celery_has() -> set[str]:
 
     from lightbus.compat.settings import _TABLE
 
-    since = {"task_default_queue_type": (5, 5), "result_failure_expires": (5, 7), "task_acks_on_failure": (5, 7)}
+    since = {
+        "task_default_queue_type": (5, 5),
+        "result_failure_expires": (5, 7),
+        "result_chord_expires": (5, 7),
+        "task_acks_on_failure": (5, 7),
+    }
     celerys = (name for name in _TABLE if not name.startswith("lightbus_"))
     return {name for name in celerys if since.get(name, ()) <= celery.VERSION}
 

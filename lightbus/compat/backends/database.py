@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
+from importlib import import_module
 from typing import Any, TypeVar
 
 from ...core.errors import BrokerUnreachable, ConfigError, DecodeError, NotConfirmed
@@ -50,6 +51,7 @@ def open_database(named: str, settings: Settings) -> DatabaseResults:
         engine_options=_mapping(others, "database_engine_options", {"pool_pre_ping": True, "pool_recycle": 3600}),
         names=_mapping(others, "database_table_names", {}),
         schemas=_mapping(others, "database_table_schemas", {}),
+        engine_callback=_callback(others.get("database_engine_callback")),
     )
 
 
@@ -61,6 +63,7 @@ class DatabaseResults:
         json_rows: write the `result` cells as Celery 5.7 does, not as those before.
         engine_options: for `sqlalchemy.create_engine`.
         names, schemas: of the tables, under `task` and `group`.
+        engine_callback: gets the engine before it is used.
     """
 
     def __init__(
@@ -71,9 +74,12 @@ class DatabaseResults:
         engine_options: Mapping[str, Any],
         names: Mapping[str, str],
         schemas: Mapping[str, str],
+        engine_callback: Callable[[sa.Engine], object] | None = None,
     ) -> None:
         try:
             self._engine = sa.create_engine(url, **engine_options)
+            if engine_callback is not None:
+                engine_callback(self._engine)
         except (sa_errors.ArgumentError, ImportError) as error:  # not a URL, or its driver is missing
             raise ConfigError(f"no results in that database: {_without_url(error, url)}") from None
         self._where = self._engine.url.render_as_string(hide_password=True)
@@ -137,7 +143,7 @@ class DatabaseResults:
             "status": document.status,
             "result": _json(result) if self._json_rows else None if result is None else pickles.dumps(result),
             "date_done": _moment(document.date_done),
-            "traceback": document.traceback,
+            "traceback": None if document.traceback is None else document.traceback.replace("\x00", ""),  # PostgreSQL
             "children": _json(document.children) if document.children else None,
             **{name: document.extended.get(name) for name in _EXTENDED},
         }
@@ -292,6 +298,18 @@ def _moment(text: str | None) -> datetime | None:
 
 def _utc_now() -> datetime:
     return datetime.now(timezone.utc).replace(tzinfo=None)
+
+
+def _callback(named: object) -> Callable[[sa.Engine], object] | None:
+    """The setting `database_engine_callback`: a function, or where one is (`module:name` or `module.name`)."""
+    if not isinstance(named, str):
+        return named if callable(named) else None
+    module, _, name = named.partition(":") if ":" in named else named.rpartition(".")
+    try:
+        found: Callable[[sa.Engine], object] = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"the setting database_engine_callback is {named!r}, and there is none: {error}") from error
+    return found
 
 
 def _mapping(settings: Mapping[str, object], name: str, default: Mapping[str, Any]) -> Mapping[str, Any]:

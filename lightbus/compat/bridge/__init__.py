@@ -40,7 +40,7 @@ _PLAIN_SETTINGS = (
     "task_store_errors_even_if_ignored", "task_always_eager", "task_eager_propagates", "task_acks_late",
     "task_acks_on_failure_or_timeout", "task_track_started", "task_time_limit", "task_soft_time_limit",
     "task_inherit_parent_priority", "broker_transport_options", "result_chord_retry_interval",
-    "result_chord_join_timeout", "lightbus_oldest_celery",
+    "result_chord_join_timeout", "result_chord_expires", "lightbus_oldest_celery",
 )  # fmt: skip
 
 
