@@ -85,7 +85,7 @@ def settings_of(way: str, request: pytest.FixtureRequest) -> dict[str, Any]:
     sentinel: Sentinel = request.getfixturevalue("sentinel")
     return {
         "result_backend": f"sentinel://127.0.0.1:{free_port()}/5;sentinel://127.0.0.1:{sentinel.port}/5",
-        "result_backend_transport_options": {"master_name": "results", "global_keyprefix": "shop:_"},
+        "result_backend_transport_options": {"master_name": "results", "global_keyprefix": "shop"},
     }
 
 
