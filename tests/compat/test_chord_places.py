@@ -14,6 +14,7 @@ from celery.app.task import Context
 from celery.backends.redis import RedisBackend
 
 from lightbus.compat import ChordError, ChordsRefused, Settings, TaskApp, chord, group
+from lightbus.compat.bridge import adopt
 from lightbus.compat.chordpauses import Pauses
 from lightbus.compat.chords import FIRST_LOOK_SECONDS
 from lightbus.compat.exceptions import Ignore
@@ -155,6 +156,26 @@ def test_a_replaced_or_retried_member_counts_when_it_ends(sums: Sums) -> None:
     finish(sums, result)
 
     assert result.get(timeout=1) == 29
+
+
+def test_an_adopted_member_that_replaces_itself_leaves_the_count_to_its_replacement(sums: Sums) -> None:
+    theirs = Celery("theirs", broker="memory://", backend="cache+memory://", set_as_current=False)
+
+    @theirs.task(name="swap", bind=True)
+    def swap(self: Any) -> Any:
+        return self.replace(theirs.signature("other", args=(5,)))
+
+    adopt(sums.app, theirs, ["swap"])
+    result = chord([sums.app.signature("swap"), sums.add.s(1, 1)], sums.total.s()).apply_async()
+    sums.work("lightbus.celery", "celery")  # a queue that this worker serves by name
+    sums.work("lightbus.celery", "celery")
+    assert result.state == "PENDING"
+
+    swapped, _ = result.parent.results
+    member = next(message for _, message, _ in sums.published if message.task == "swap")
+    sums.put_task(task="add", id=swapped.id, args=(5, 0), group=member.group, group_index=0, chord=member.chord)
+    finish(sums, result)
+    assert result.get(timeout=5) == 7
 
 
 # Where somebody has to look
