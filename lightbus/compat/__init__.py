@@ -7,9 +7,10 @@ or ImportError, not a silent difference.
 
 from . import states
 from .app import TaskApp, default_app
-from .asyncresult import AsyncResult, EagerResult
+from .asyncresult import AsyncResult
 from .canvas import Signature, chain, chord, chunks, group, maybe_signature, signature, xmap, xstarmap
 from .decorators import shared_task, task
+from .eagerresult import EagerResult
 from .exceptions import (
     ChordError,
     ChordsRefused,
@@ -28,9 +29,10 @@ from .exceptions import (
     TimeoutError,
     WorkerLostError,
 )
-from .groupresult import GroupResult, ResultSet, result_from_tuple
+from .groupresult import GroupResult, result_from_tuple
 from .joining import allow_join_result
 from .request import Request, current_task
+from .resultset import ResultSet
 from .settings import CeleryQueue, Settings
 from .task import Task
 from .together import together

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import ConfigError
 from . import states
-from .exceptions import IncompleteStream, RemoteTaskError, TaskRevokedError, TimeoutError
+from .exceptions import IncompleteStream, RemoteTaskError, TimeoutError
 from .graph import DependencyGraph
 from .joining import refuse_inside_a_task
 from .promises import Promise
-from .results import ResultDocument, fields_of
+from .resultlooks import Looks, control_of
+from .results import ResultDocument
 
 if TYPE_CHECKING:
     from .app import TaskApp
@@ -213,7 +213,7 @@ class AsyncResult(ResultBase):
             return None
         if disable_sync_subtasks:
             refuse_inside_a_task(self.id)
-        looks = _Looks(on_message, on_interval)
+        looks = Looks(on_message, on_interval)
         document = self._wait(timeout, interval, watch_parents=propagate and follow_parents, looks=looks)
         value: Any = document.result
         if document.status in PROPAGATE_STATES:
@@ -369,7 +369,7 @@ class AsyncResult(ResultBase):
             return self._final
         return self._keep(self.backend.fetch(self.id))
 
-    def _wait(self, timeout: float | None, interval: float, *, watch_parents: bool, looks: _Looks) -> ResultDocument:
+    def _wait(self, timeout: float | None, interval: float, *, watch_parents: bool, looks: Looks) -> ResultDocument:
         started = time.monotonic()
         deadline = None if timeout is None else started + timeout
         looks.at(self._document())
@@ -414,131 +414,3 @@ class AsyncResult(ResultBase):
 
     def __reduce__(self) -> Any:
         return type(self), (self.id, None, None, None, self.parent)
-
-
-class EagerResult(AsyncResult):
-    """The result of a task that ran in the caller."""
-
-    ignored = False
-
-    def __init__(
-        self, id: str, ret_value: Any, state: str, traceback: str | None = None, name: str | None = None
-    ) -> None:
-        self.id = id
-        self.parent = None
-        self._result = ret_value
-        self._state = state
-        self._traceback = traceback
-        self._name = name
-        self._promise = None
-
-    @property
-    def app(self) -> TaskApp:  # type: ignore[override]
-        from .app import default_app  # as above
-
-        return default_app()
-
-    @property
-    def state(self) -> str:
-        return self._state
-
-    @property
-    def result(self) -> Any:
-        return self._result
-
-    @property
-    def traceback(self) -> str | None:
-        return self._traceback
-
-    @property
-    def name(self) -> str | None:
-        return self._name
-
-    @property
-    def children(self) -> None:
-        return None
-
-    @property
-    def supports_native_join(self) -> bool:
-        return False
-
-    def get(  # type: ignore[override]
-        self, timeout: float | None = None, propagate: bool = True, interval: float = 0.5, **_: Any
-    ) -> Any:
-        """The return value; raises the task's exception unless `propagate` is False, which returns it."""
-        if self.state in states.PROPAGATE_STATES and propagate:
-            raise self.result if isinstance(self.result, BaseException) else RemoteTaskError(self.result)
-        return self.result if self.state in states.PROPAGATE_STATES or self.successful() else None
-
-    wait = get  # type: ignore[assignment]
-
-    def then(
-        self, callback: Callable[[Any], Any], on_error: Callable[[Any], Any] | None = None, weak: bool = False
-    ) -> Promise:
-        promise = self.on_ready.then(callback, on_error, weak)
-        promise(self)
-        return promise
-
-    def ready(self) -> bool:
-        return True
-
-    def exists(self) -> bool:
-        return True
-
-    def forget(self) -> None:
-        """Nothing is kept anywhere."""
-
-    def revoke(self, *args: Any, **kwargs: Any) -> None:
-        """It has ended already: only this object says REVOKED from now on."""
-        self._state, self._result, self._traceback = states.REVOKED, TaskRevokedError("revoked"), None
-
-    def _document(self) -> ResultDocument | None:
-        return None
-
-    def __copy__(self) -> EagerResult:
-        return type(self)(self.id, self._result, self._state, self._traceback, self._name)
-
-    def __reduce__(self) -> Any:
-        return type(self), (self.id, self._result, self._state, self._traceback, self._name)
-
-
-class _Looks:
-    """What the caller of `get` wants to hear while it waits."""
-
-    __slots__ = ("_last", "_on_interval", "_on_message")
-
-    def __init__(
-        self, on_message: Callable[[dict[str, Any]], Any] | None, on_interval: Callable[[], Any] | None
-    ) -> None:
-        self._on_message = on_message
-        self._on_interval = on_interval
-        self._last: ResultDocument | None = None
-
-    def at(self, document: ResultDocument | None) -> None:
-        if self._on_message is not None and document is not None and document != self._last:
-            self._last = document
-            self._on_message(meta_of(document))
-
-    def between(self) -> None:
-        if self._on_interval is not None:
-            self._on_interval()
-
-
-def meta_of(document: ResultDocument) -> dict[str, Any]:
-    """The document as Celery hands it to callbacks: a dict of its fields, with the exception rebuilt."""
-    fields = fields_of(document)
-    if document.status in states.EXCEPTION_STATES:
-        fields["result"] = document.exception
-    return fields
-
-
-def control_of(app: TaskApp) -> Any:
-    """The app's remote control.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    control = getattr(app, "control", None)
-    if control is None:
-        raise ConfigError("tasks cannot be revoked here: this app has no remote control; use Celery's")
-    return control

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Pauses between the tries to send the body of a chord that was counted to its end.
+RETRY_PAUSES_SECONDS: Sequence[float] = (0.1, 0.5, 2.0)
 #: When `celery.chord_unlock` looks for the first time; Celery's default too.
 FIRST_LOOK_SECONDS = 1.0
 
@@ -144,29 +146,35 @@ class Chords:
         elif counted.complete:
             found: Any = json.loads(counted.group)
             header: GroupResult = result_from_tuple(found["result"], self._app)
-            self._finish(header, callback, wait_seconds=self._app.settings.chord_join_seconds)
+            # A repeat of the member's message would count it once more, so a passing loss is borne here.
+            for pause in (*RETRY_PAUSES_SECONDS, None):
+                try:
+                    self._finish(header, callback, wait_seconds=self._app.settings.chord_join_seconds)
+                    break
+                except TransportError:
+                    if pause is None:
+                        raise
+                    time.sleep(pause)
             counter.end_tally(group_id)
 
     def unlock(self, task: Task, header: GroupResult, callback: Signature, pauses: Pauses) -> None:
         """What `celery.chord_unlock` does: send the body if all tasks of the header have ended, else look again later.
 
         Raises:
-            Retry: not yet.
+            Retry: not yet, or the results could not be read, or the body not be sent.
             MaxRetriesExceededError: not yet, and it may not look again; the body has failed.
-            TransportError: the body could not be sent.
         """
         settings = self._app.settings
         pause = settings.chord_retry_seconds if pauses.interval_seconds is None else pauses.interval_seconds
         error: Exception | None = None
         try:
-            ready = header.ready()
-        except TransportError as lost:
-            ready, error = False, lost
+            if header.ready():
+                self._finish(header, callback, wait_seconds=0.0)
+                return
+        except TransportError as lost:  # nobody else looks: it has to look again
+            error = lost
         except DecodeError as unreadable:
             self.fail(callback, ChordError(f"a result of the chord cannot be read: {unreadable}"))
-            return
-        if ready:
-            self._finish(header, callback, wait_seconds=0.0)
             return
         waited = pause * task.request.retries
         if settings.result_expires_seconds is not None and waited > settings.result_expires_seconds:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import hooks, states
-from .asyncresult import EagerResult
 from .canvas import signature
+from .eagerresult import EagerResult
 from .exceptions import Ignore, Reject, Retry
 from .request import Request, current_request, running
 from .results import format_traceback

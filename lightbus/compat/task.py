@@ -21,9 +21,10 @@ from ..core.errors import TransportError
 from ..core.message import Route
 from ..core.outcome import REPEAT_HEADER
 from . import eager, json
-from .asyncresult import AsyncResult, EagerResult
+from .asyncresult import AsyncResult
 from .canvas import Chunks, Map, Signature, StarMap, signature
 from .canvas.replace import replacement_for
+from .eagerresult import EagerResult
 from .exceptions import MaxRetriesExceededError, Reject, Replaced, Retry
 from .request import Request, request_of, running
 from .results import ResultDocument

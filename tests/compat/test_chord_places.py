@@ -16,9 +16,10 @@ from celery.backends.redis import RedisBackend
 from lightbus.compat import ChordError, ChordsRefused, Settings, TaskApp, chord, group
 from lightbus.compat.bridge import adopt
 from lightbus.compat.chordpauses import Pauses
-from lightbus.compat.chords import FIRST_LOOK_SECONDS
+from lightbus.compat.chords import FIRST_LOOK_SECONDS, Chords
 from lightbus.compat.exceptions import Ignore
 from lightbus.compat.results import ResultDocument
+from lightbus.core.errors import NotConfirmed
 from lightbus.core.outcome import DeadLetter
 from lightbus.endpoint import Invocation, LostRun
 from tests.compat.bench import Bench
@@ -161,7 +162,7 @@ def test_a_replaced_or_retried_member_counts_when_it_ends(sums: Sums) -> None:
 def test_an_adopted_member_that_replaces_itself_leaves_the_count_to_its_replacement(sums: Sums) -> None:
     theirs = Celery("theirs", broker="memory://", backend="cache+memory://", set_as_current=False)
 
-    @theirs.task(name="swap", bind=True)
+    @theirs.task(name="swap", bind=True, shared=False)
     def swap(self: Any) -> Any:
         return self.replace(theirs.signature("other", args=(5,)))
 
@@ -176,6 +177,27 @@ def test_an_adopted_member_that_replaces_itself_leaves_the_count_to_its_replacem
     sums.put_task(task="add", id=swapped.id, args=(5, 0), group=member.group, group_index=0, chord=member.chord)
     finish(sums, result)
     assert result.get(timeout=5) == 7
+
+
+def test_a_body_that_is_not_taken_at_once_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    send, refused = Chords._send_body, []
+
+    def refuse_once(self: Chords, callback: Any, values: list[Any]) -> None:
+        if callback.id not in refused:
+            refused.append(callback.id)
+            raise NotConfirmed("the broker is away")
+        send(self, callback, values)
+
+    monkeypatch.setattr(Chords, "_send_body", refuse_once)
+    for settings in (
+        {"result_backend": f"file://{tmp_path}"}, {"result_backend": MEMORY_CACHE, "cache_backend": "memory"},
+    ):  # fmt: skip
+        sums = unlocked(tmp_path, **settings)
+        result = chord([sums.add.s(1, 1), sums.add.s(2, 2)], sums.total.s()).apply_async()
+        finish(sums, result)
+
+        assert result.get(timeout=5) == 6
+        assert refused[-1] == result.id
 
 
 # Where somebody has to look
@@ -267,7 +289,7 @@ class Fleet:
     def __init__(self, celery_backend: str, **settings: Any) -> None:
         self.celery = Celery("theirs", broker="memory://", set_as_current=False)
         self.celery.conf.update(result_backend=celery_backend, **settings)
-        self.celery.task(name="total")(total)
+        self.celery.task(name="total", shared=False)(total)
         self.celery.finalize()
         self.sums = Sums()
         self.sums.app._result_backend = None

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,28 +23,11 @@ PROJECT = Path(__file__).parent
 NAMES = ("chord", "chord then tasks", "chains in a header", "chord in a header", "failed header")
 WAYS = [(client, sides, name) for client in ("celery", "lightbus") for sides in ("c", "l", "cl") for name in NAMES]
 
-pytestmark = pytest.mark.xdist_group("chords-interop")  # both processes of a run would start the same workers
-
 Outcomes = dict[tuple[str, str, str], object]
 
 
-@pytest.fixture(scope="module", params=["db", "file"])
-def outcomes(
-    request: pytest.FixtureRequest, brokers: Brokers, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Outcomes]:
-    """What came of every canvas in every way; all are under way at the same time."""
-    folder = tmp_path_factory.mktemp("chords")
-    if request.param == "file":
-        yield _outcomes(brokers, f"file://{folder}", folder)
-        return
-    reachable = Path(tempfile.mkdtemp(prefix="lightbus-postgres-"))  # its user could not reach pytest's folder
-    server = PostgreSQL(reachable)
-    with server:
-        yield _outcomes(brokers, "db+" + server.url.replace("postgresql://", "postgresql+psycopg://"), folder)
-    shutil.rmtree(reachable)
-
-
 def _outcomes(brokers: Brokers, results: str, folder: Path) -> Outcomes:
+    """What came of every canvas in every way; all are under way at the same time."""
     processes = Processes(folder)
     with brokers.redis_database() as url:
         environment = {"CANVAS_URL": url, "CANVAS_RESULTS": results, "PYTHONPATH": str(PROJECT)}
@@ -70,10 +52,21 @@ def _outcomes(brokers: Brokers, results: str, folder: Path) -> Outcomes:
     return dict(zip(WAYS, json.loads(done.stdout.splitlines()[-1]), strict=True))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_it_comes_to_what_celery_alone_makes_of_it(outcomes: Outcomes, name: str) -> None:
-    measure = outcomes["celery", "c", name]
-    different = {way: value for way, value in outcomes.items() if way[2] == name and value != measure}
+@pytest.mark.parametrize("place", ["db", "file"])
+def test_chords_come_to_what_celery_alone_makes_of_them(place: str, brokers: Brokers, tmp_path: Path) -> None:
+    if place == "file":
+        (tmp_path / "results").mkdir()
+        outcomes = _outcomes(brokers, f"file://{tmp_path}/results", tmp_path)
+    else:
+        reachable = Path(tempfile.mkdtemp(prefix="lightbus-postgres-"))  # its user could not reach pytest's folder
+        server = PostgreSQL(reachable)
+        with server:
+            url = server.url.replace("postgresql://", "postgresql+psycopg://")
+            outcomes = _outcomes(brokers, f"db+{url}", tmp_path)
+        shutil.rmtree(reachable)
 
-    assert measure != "TimeoutError"
-    assert different == {}, f"Celery {celery_version} alone makes {measure!r} of it"
+    for name in NAMES:
+        measure = outcomes["celery", "c", name]
+        different = {way: value for way, value in outcomes.items() if way[2] == name and value != measure}
+        assert measure != "TimeoutError"
+        assert different == {}, f"Celery {celery_version} alone makes {measure!r} of {name!r}"

@@ -24,7 +24,8 @@ ACCUMULATE = "celery.accumulate"
 UNLOCK = "celery.chord_unlock"
 
 #: Options of those that are no plain functions.
-OPTIONS: Mapping[str, Mapping[str, Any]] = {UNLOCK: {"max_retries": None, "ignore_result": True}}
+#: Nobody else looks at a chord whose `chord_unlock` is lost with its process, so it is acknowledged late.
+OPTIONS: Mapping[str, Mapping[str, Any]] = {UNLOCK: {"max_retries": None, "ignore_result": True, "acks_late": True}}
 
 
 def functions(app: TaskApp) -> Mapping[str, Callable[..., Any]]:
