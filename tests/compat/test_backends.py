@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import pickle
 import shutil
 import tempfile
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import celery
+import celery.result
 import pytest
 from celery import Celery, states
 from celery.app.task import Context
@@ -27,6 +30,7 @@ from lightbus.ports import ResultBackend
 from tests.brokers import PostgreSQL
 from tests.compat.bench import Bench
 
+GOLDEN = Path(__file__).parent.parent / "golden"
 SHOUTING = "tests.compat.test_backends:ShoutingFiles"
 PLACES = ("sqlite", "postgresql", "file", "django-db", "django-cache", "class", "redis")
 
@@ -275,6 +279,57 @@ def test_tables_without_the_newer_columns_are_used_as_they_are(tmp_path: Path) -
     assert app.AsyncResult("i").get(timeout=5) == 1
     assert repr(app.AsyncResult("old").result) == "ValueError('no')"
     app.close()
+
+
+def test_rows_that_celery_54_wrote_are_read(tmp_path: Path) -> None:
+    import sqlalchemy as sa
+
+    tables = json.loads((GOLDEN / "celery54" / "rows.json").read_text(encoding="utf-8"))
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/r.sqlite")
+    with engine.begin() as connection:
+        for table, rows in tables.items():
+            names = ", ".join(rows[0])
+            connection.execute(sa.text(f"create table {table} ({names})"))
+            for row in rows:
+                cells = {
+                    name: base64.b64decode(cell["base64"]) if isinstance(cell, dict) else cell
+                    for name, cell in row.items()
+                }
+                connection.execute(
+                    sa.text(f"insert into {table} values ({', '.join(f':{name}' for name in row)})"), cells
+                )
+    engine.dispose()
+    app = TaskApp(Settings(result_backend=f"db+sqlite:///{tmp_path}/r.sqlite"))
+
+    found = {name: app.AsyncResult(name) for name in ("value", "nothing", "failure", "state")}
+    assert found["value"].get(timeout=5) == {"n": [1, None, "é"]}
+    assert (found["nothing"].get(timeout=5), found["state"].info) == (None, {"done": 5})
+    assert repr(found["failure"].result) == "ValueError('no', 7)"
+    assert (found["value"].args, found["value"].kwargs, found["value"].worker) == ([1, "é"], {"a": None}, "w@h")
+    group = GroupResult.restore("group", app=app)
+    assert group is not None
+    assert group.as_tuple() == (
+        ("group", None),
+        [(("m1", None), None), (("inner", None), [(("m2", (("p", None), None)), None)])],
+    )
+    app.close()
+
+
+def test_a_saved_group_is_for_celery_before_57_the_object_that_it_unpickles() -> None:
+    cell = pickles.dumps_group(
+        [["g", None], [[["m1", None], None], [["in", None], [[["m2", [["p", None], None]], None]]]]]
+    )
+
+    found = pickle.loads(cell)
+
+    assert isinstance(found, celery.result.GroupResult)
+    assert found.as_tuple() == (
+        ("g", None),
+        [(("m1", None), None), (("in", None), [(("m2", (("p", None), None)), None)])],
+    )
+    assert pickles.loads(cell) == [
+        ["g", None], [[["m1", None], None], [["in", None], [[["m2", [["p", None], None]], None]]]]
+    ]  # fmt: skip
 
 
 def test_a_pickled_row_is_read_without_running_what_is_in_it(tmp_path: Path) -> None:
