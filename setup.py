@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 REDIS = ["kombu[redis]>=5.4"]  # kombu knows which redis clients it works with
 CELERY = ["celery>=5.3"]
-SQLALCHEMY = ["sqlalchemy>=1.4"]
+SQLALCHEMY = ["sqlalchemy>=2.0"]
 DJANGO_RESULTS = ["django>=4.2", "django-celery-results>=2.5"]
 METRICS = ["prometheus-client>=0.20"]
 OTEL = ["opentelemetry-api>=1.20"]
@@ -26,7 +26,7 @@ TEST = [
     "opentelemetry-sdk>=1.20",
     *DJANGO_RESULTS,
     "psycopg[binary]>=3.1",
-    "sqlalchemy>=2.0",
+    *SQLALCHEMY,
     "cronsim>=2.6",
     "freezegun>=1.5",
     "hypothesis>=6.100",
