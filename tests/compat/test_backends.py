@@ -24,6 +24,7 @@ from celery.backends.filesystem import FilesystemBackend
 from lightbus import ConfigError
 from lightbus.compat import GroupResult, RemoteTaskError, Settings, TaskApp
 from lightbus.compat.backends import open_backend, pickles
+from lightbus.compat.bridge import settings_from
 from lightbus.compat.results import ResultDocument, exception_triple
 from lightbus.core.errors import DecodeError
 from lightbus.ports import ResultBackend
@@ -425,6 +426,20 @@ def test_django_shows_which_schedule_sent_a_task(django_project: None) -> None:
     assert (row.periodic_task_name, row.task_name, row.task_args, row.status, row.result) == (
         "nightly", "t", '"(5,)"', "SUCCESS", "5",
     )  # fmt: skip
+
+
+def test_the_bridge_hands_over_what_a_project_has_set_for_its_results() -> None:
+    given = {
+        "result_backend_transport_options": {"global_keyprefix": "shop"}, "redis_socket_timeout": 3.0,
+        "database_table_names": {"task": "t"},
+    }  # fmt: skip
+    app = Celery("theirs", broker="memory://", set_as_current=False)
+    app.conf.update(given, result_backend="redis://localhost/1", result_chord_retry_interval=0.5)
+
+    settings = settings_from(app)
+
+    assert settings.result_settings == given
+    assert (settings.result_backend, settings.chord_retry_seconds) == ("redis://localhost/1", 0.5)
 
 
 # Choosing one

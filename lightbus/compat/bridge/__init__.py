@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from celery import Celery
+from celery.app.defaults import DEFAULTS
 
 from ..app import default_app
 from ..settings import Settings, backend_setting
@@ -78,7 +79,9 @@ def settings_from(celery_app: Celery) -> Settings:
     """
     conf, bridge = celery_app.conf, bridge_of(celery_app)
     values = {name: value for name in _PLAIN_SETTINGS if (value := setting(conf, name, ...)) is not ...}
-    values |= {name: conf[name] for name in conf if backend_setting(name) == name and conf[name] is not None}
+    for name in conf:  # those that the project has set: Lightbus's backends have defaults of their own
+        if backend_setting(name) == name and (value := setting(conf, name)) != DEFAULTS.get(name):
+            values[name] = value
     timezone = conf.timezone
     connection = celery_app.connection_for_write()
     return dataclasses.replace(
