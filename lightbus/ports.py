@@ -209,6 +209,28 @@ class ResultBackend(Protocol):
         """Disconnect."""
 
 
+@runtime_checkable
+class GroupKeeper(Protocol):
+    """What a `ResultBackend` does besides when it keeps which tasks make a group: a document (bytes) under its id."""
+
+    def store_group(self, group_id: str, document: bytes, *, expires_seconds: float | None) -> None:
+        """Keep `document`, in the place of one that there was."""
+
+    def fetch_group(self, group_id: str) -> bytes | None:
+        """The document, or None when there is none (any more)."""
+
+    def forget_group(self, group_id: str) -> None:
+        """Remove the document, if there is one."""
+
+
+@runtime_checkable
+class Expiring(Protocol):
+    """What a `ResultBackend` does besides when what has expired stays until somebody removes it."""
+
+    def remove_expired(self, older_than_seconds: float) -> None:
+        """Remove what was stored longer ago than that."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChordParts:
     """All ends of a chord's header, for the one that counted the last.
@@ -244,4 +266,39 @@ class ChordCounter(Protocol):
         """
 
     def end_chord(self, group_id: str, claim: str) -> None:
+        """It was gone on with: forget the chord."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """Where the counting of a chord's header stands.
+
+    Attributes:
+        complete: this was the last of its tasks, and the caller is the one that shall go on with it.
+        group: what `begin_tally` was told of the header's results.
+    """
+
+    complete: bool
+    group: bytes
+
+
+@runtime_checkable
+class ChordTally(Protocol):
+    """What a `ResultBackend` does besides when it counts how many tasks of a chord's header have ended, by a bare
+    number: what they brought is read from their results. A repeat of a task counts again."""
+
+    def begin_tally(self, group_id: str, size: int, group: bytes, *, expires_seconds: float | None) -> None:
+        """`size` ends are to be counted; `group` is kept until then."""
+
+    def tally(self, group_id: str, size: int | None, *, expires_seconds: float | None) -> Tally | None:
+        """Count the end of one task.
+
+        Args:
+            size: how many there are to be, where the message says so; otherwise as many as the group has.
+
+        Returns:
+            None when nothing is known of that chord.
+        """
+
+    def end_tally(self, group_id: str) -> None:
         """It was gone on with: forget the chord."""

@@ -36,9 +36,13 @@ LAYERS = {
 }
 #: Third-party packages to the only modules, or packages of modules, that may import them.
 ONLY_IN = {
-    "celery": ("lightbus.compat.bridge",),
-    "django": ("lightbus.contrib.django",),
-    "sqlalchemy": ("lightbus.contrib.sqlalchemy",),
+    "celery": ("lightbus.compat.bridge", "lightbus.compat.backends.celery_class"),
+    "django": (
+        "lightbus.contrib.django",
+        "lightbus.compat.backends.django_cache",
+        "lightbus.compat.backends.django_tables",
+    ),
+    "sqlalchemy": ("lightbus.contrib.sqlalchemy", "lightbus.compat.backends.database"),
     "prometheus_client": ("lightbus.contrib.metrics",),
     "opentelemetry": ("lightbus.contrib.otel",),
     **dict.fromkeys(("kombu", "amqp", "vine", "redis"), ("lightbus.drivers", "lightbus.compat.bridge")),

@@ -186,7 +186,7 @@ def _examine_celery(app: discovery.LoadedApp, seen: Examination) -> None:
     broker = settings.broker_url or ""
     seen.celery |= {
         "broker": without_password(broker),
-        "result_backend": without_password(settings.result_backend or "none"),
+        "result_backend": without_password(str(settings.result_backend or "none")),
         "default_queue": settings.default_queue,
     }
     for bus in app.buses:

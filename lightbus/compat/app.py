@@ -119,7 +119,7 @@ class TaskApp:
             if not same_broker and self._transport is None:
                 self._bus = None
                 self._results = None
-            if before.result_backend != settings.result_backend:
+            if (before.result_backend, before.result_settings) != (settings.result_backend, settings.result_settings):
                 self._results = None
 
     @property
@@ -171,7 +171,10 @@ class TaskApp:
             from .decorators import build_task  # as above
 
             function = builtin.functions(self).get(name)
-            return None if function is None else build_task(lambda: self, function, name, {})
+            if function is None:
+                return None
+            options = builtin.OPTIONS.get(name)
+            return build_task(lambda: self, function, name, options or {}, bind=options is not None)
         return task
 
     def AsyncResult(self, task_id: str) -> asyncresult.AsyncResult:

@@ -44,14 +44,19 @@ def read_body(wire: Wire) -> Any:
     body = wire.body
     compression = wire.headers.get("compression")
     if compression is not None:
-        body = _decompress(body, compression)
+        body = decompressed(body, compression)
     try:
         return json.loads(body)
     except ValueError as error:  # UnicodeDecodeError is one
         raise DecodeError(f"the body is not the JSON that its content type announces: it {error}") from error
 
 
-def _decompress(body: bytes, compression: object) -> bytes:
+def decompressed(body: bytes, compression: object) -> bytes:
+    """`body` without the compression that kombu calls so; at most MAX_BODY_BYTES.
+
+    Raises:
+        DecodeError: it is not compressed so, is cut off or too large, or the kind is not known.
+    """
     if not isinstance(compression, str):
         raise DecodeError(f"header 'compression' must be text, got {compression!r:.100}")
     decompressor = _decompressor(compression.strip().lower())

@@ -167,6 +167,11 @@ class TaskEndpoint:
                 return Ack("retry")
             case Ignore():
                 run.ends(states.IGNORED, error)
+                try:
+                    self._recorder.ignored(run, error)
+                except TransportError as untold:
+                    text = f"the task raised {error!r}, and its chord was not told: {untold}"
+                    return DeadLetter("result-lost", text)
                 return Ack("ignored")
             case Reject(requeue=True):
                 run.ends(states.REJECTED, error)

@@ -69,6 +69,7 @@ class Request:
     argsrepr: str | None = None
     kwargsrepr: str | None = None
     lang: str | None = None
+    sent_again: bool = False  # by `retry`
     taskset: str | None = None  # the older name of `group`
 
     def __init__(self, **fields: Any) -> None:

@@ -66,6 +66,14 @@ class Settings:
         moved: names of tasks that Lightbus serves although this process does not have their functions.
         celery_serves_others: a Celery fleet shares the broker; tasks unknown here are forwarded to it.
         timezone: an IANA name; None is UTC, or local time without `enable_utc`.
+        result_backend: a URL, a name such as `django-db`, or the path or class of a backend of Celery's.
+        result_settings: what else is set for result backends, by Celery's new names: `redis_socket_timeout`,
+            `database_table_names`, `result_backend_transport_options` and so on.
+        oldest_celery: the oldest version of Celery that reads results beside Lightbus, for example (5, 7). Only the
+            `db+` backend cares: readers before 5.7 need pickled rows, so that is what is written by default.
+        chord_retry_seconds: pause between two looks of `celery.chord_unlock`; `chord_join_seconds`: for how long the
+            results of a header that was counted as complete may be missing; `chord_expires_seconds`: for how long a
+            count is kept, None as long as results.
         result_max_bytes: a larger result is stored as a failure that says so.
         send_task_events: workers begin with events for monitors switched on; `send_sent_event`: whoever sends a task
             tells of it, on `event_exchange`.
@@ -73,7 +81,12 @@ class Settings:
 
     broker_url: str | None = None
     broker_transport_options: Mapping[str, object] = field(default_factory=dict)
-    result_backend: str | None = None
+    result_backend: str | type | None = None
+    result_settings: Mapping[str, object] = field(default_factory=dict)
+    oldest_celery: tuple[int, ...] = (5, 0)
+    chord_retry_seconds: float = 1.0
+    chord_join_seconds: float = 3.0
+    chord_expires_seconds: float | None = None
     default_queue: str = "celery"
     default_queue_type: str = "classic"
     queue_max_priority: int | None = None
@@ -114,9 +127,12 @@ class Settings:
         """
         found: dict[str, Any] = {}
         given: dict[str, str] = {}
+        others: dict[str, object] = {}
         for name, value in mapping.items():
             new = _SPELLINGS.get(name)
             if new is None:
+                if (other := backend_setting(name)) is not None:
+                    others[other] = value
                 continue
             if new in found and found[new] != value:
                 raise ConfigError(f"{name!r} and {given[new]!r} are one Celery setting with two values; keep one")
@@ -132,7 +148,7 @@ class Settings:
                 raise ConfigError(f"the Celery setting {given[new]!r} cannot be {value!r}: {error}") from error
             if target:
                 values[target] = converted
-        return cls(**values)
+        return cls(**values, result_settings=others)
 
     @property
     def zone(self) -> tzinfo | None:
@@ -208,6 +224,23 @@ def _text_or_none(value: object) -> str | None:
     return None if value is None else str(value)
 
 
+def _backend(value: object) -> str | type | None:
+    return value if isinstance(value, type) else _text_or_none(value)
+
+
+def _version(value: object) -> tuple[int, ...]:
+    parts = value if isinstance(value, (list, tuple)) else str(value).split(".")
+    return tuple(int(str(part)) for part in parts)
+
+
+def backend_setting(name: str) -> str | None:
+    """Celery's new name of a setting for result backends that is not in the table; None if it is for something else."""
+    new = name.lower()
+    if name.isupper():
+        new = new.removeprefix("celery_")
+    return new if new.startswith(_BACKEND_SETTINGS) and new not in _TABLE else None
+
+
 def _queues(value: Any) -> tuple[CeleryQueue, ...]:
     """Celery's `task_queues`: a dict of dicts, or a sequence of kombu `Queue`s (read by their attributes)."""
     if value is None:
@@ -247,7 +280,11 @@ def _refuse(text: str) -> Any:
 _TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
     "broker_url": ("broker_url", lambda v: v if isinstance(v, str) or v is None else ";".join(v)),
     "broker_transport_options": ("broker_transport_options", dict),
-    "result_backend": ("result_backend", _text_or_none),
+    "result_backend": ("result_backend", _backend),
+    "lightbus_oldest_celery": ("oldest_celery", _version),
+    "result_chord_retry_interval": ("chord_retry_seconds", lambda v: _seconds(v) or 0.0),
+    "result_chord_expires": ("chord_expires_seconds", _expiry),
+    "result_chord_join_timeout": ("chord_join_seconds", lambda v: _seconds(v) or 0.0),
     "accept_content": ("accept_content", _accept),
     "timezone": ("timezone", _text_or_none),
     "enable_utc": ("enable_utc", _boolean),
@@ -278,6 +315,12 @@ _TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
     "event_exchange": ("event_exchange", str),
     "event_serializer": ("", _json_only),
 }
+
+#: How the names of settings for result backends begin.
+_BACKEND_SETTINGS = (
+    "result_", "redis_", "database_", "cache_backend", "mongodb_", "elasticsearch_", "cassandra_", "couchbase_",
+    "couchdb_", "arangodb_", "s3_", "gcs_", "dynamodb_", "azureblockblob_", "cosmosdbsql_", "override_backends",
+)  # fmt: skip
 
 #: Old names that do not follow from the new ones.
 _OLD = {

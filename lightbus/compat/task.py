@@ -22,10 +22,11 @@ from ..core.errors import TransportError
 from ..core.message import Route
 from ..core.outcome import REPEAT_HEADER
 from . import eager, json
-from .asyncresult import AsyncResult, EagerResult
+from .asyncresult import AsyncResult
 from .canvas import Chunks, Map, Signature, StarMap, signature
 from .canvas.replace import replacement_for
-from .exceptions import Ignore, MaxRetriesExceededError, Reject, Retry
+from .eagerresult import EagerResult
+from .exceptions import MaxRetriesExceededError, Reject, Replaced, Retry
 from .request import Request, request_of, running
 from .results import ResultDocument
 from .retrying import retry_arguments, retry_options
@@ -279,7 +280,7 @@ class Task:
         if request.is_eager:
             return replacement.apply().get()
         replacement.apply_async()
-        raise Ignore("Replaced by new task")
+        raise Replaced("Replaced by new task")
 
     def add_to_chord(self, sig: Any, lazy: bool = False) -> Any:
         """Send `sig` as one more task of the chord's header that the running task is a part of; returns its result.
@@ -405,6 +406,7 @@ class Task:
             task_id=str(request.id), now=time.time(), zone=app.settings.zone,
         )  # fmt: skip
         delivery_info = request.delivery_info or {}
+        request.sent_again = True
         if delivery_info.get("redelivered"):  # whoever had it before may have sent its next try already
             marked = {**sending.message.headers, REPEAT_HEADER: 1}
             sending = dataclasses.replace(sending, message=msgspec.structs.replace(sending.message, headers=marked))

@@ -48,6 +48,8 @@ _RESULT_BACKENDS: Mapping[str, str] = MappingProxyType(
     {
         "redis": "lightbus.drivers.redis_results:RedisResults",
         "rediss": "lightbus.drivers.redis_results:RedisResults",
+        "redis+socket": "lightbus.drivers.redis_results:RedisResults",
+        "sentinel": "lightbus.drivers.redis_results:RedisResults",
         "memory": "lightbus.drivers.memory_results:open_memory_results",
     }
 )
@@ -71,14 +73,18 @@ def open_transport(url: str, *, options: Mapping[str, object] = _NO_OPTIONS) -> 
     return transport
 
 
-def open_result_backend(url: str) -> ResultBackend:
-    """The store of task results at `url` (`redis://`, `rediss://`, `memory://`); it connects on first use.
+def open_result_backend(url: str, *, options: Mapping[str, object] = _NO_OPTIONS) -> ResultBackend:
+    """The store of task results at `url`; it connects on first use.
+
+    Args:
+        url: `redis://`, `rediss://`, `redis+socket:///path`, `sentinel://host;sentinel://host` or `memory://`.
+        options: for Redis; see `drivers.redis_results`.
 
     Raises:
         ConfigError: no driver has that scheme, or the library it needs is not installed.
     """
     factory = _load(url, _RESULT_BACKENDS, "result backend")
-    backend: ResultBackend = factory(url)  # type: ignore[assignment]
+    backend: ResultBackend = factory(url, options)  # type: ignore[assignment]
     return backend
 
 
