@@ -9,6 +9,7 @@ from . import states
 from .app import TaskApp, default_app
 from .asyncresult import AsyncResult, EagerResult
 from .canvas import Signature, chain, chord, chunks, group, maybe_signature, signature, xmap, xstarmap
+from .celeryapp import Celery, current_app
 from .decorators import shared_task, task
 from .exceptions import (
     ChordError,
@@ -36,7 +37,7 @@ __all__ = [
     "task", "shared_task", "together", "Task", "Request", "current_task",
     "AsyncResult", "EagerResult", "GroupResult", "ResultSet", "result_from_tuple", "states",
     "Signature", "signature", "maybe_signature", "chain", "group", "chord", "chunks", "xmap", "xstarmap",
-    "TaskApp", "default_app", "Settings", "CeleryQueue",
+    "Celery", "current_app", "TaskApp", "default_app", "Settings", "CeleryQueue",
     "ChordError", "EncodeError", "Ignore", "MaxRetriesExceededError", "NotRegistered", "Reject", "RemoteTaskError",
     "Retry", "SoftTimeLimitExceeded", "TaskError", "TaskRevokedError", "TimeLimitExceeded", "TimeoutError",
     "WorkerLostError",
