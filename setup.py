@@ -24,6 +24,7 @@ TEST = [
     "opentelemetry-sdk>=1.20",
     "django>=4.2",
     "psycopg[binary]>=3.1",
+    "pydantic>=2",
     "sqlalchemy>=2.0",
     "cronsim>=2.6",
     "freezegun>=1.5",

@@ -37,11 +37,12 @@ LAYERS = {
 #: Third-party packages to the only modules, or packages of modules, that may import them.
 ONLY_IN = {
     "celery": ("lightbus.compat.bridge",),
-    "django": ("lightbus.contrib.django",),
+    "django": ("lightbus.contrib.django", "lightbus.compat.django"),
     "sqlalchemy": ("lightbus.contrib.sqlalchemy",),
     "prometheus_client": ("lightbus.contrib.metrics",),
     "opentelemetry": ("lightbus.contrib.otel",),
-    **dict.fromkeys(("kombu", "amqp", "vine", "redis"), ("lightbus.drivers", "lightbus.compat.bridge")),
+    **dict.fromkeys(("amqp", "vine", "redis"), ("lightbus.drivers", "lightbus.compat.bridge")),
+    "kombu": ("lightbus.drivers", "lightbus.compat.bridge", "lightbus.compat.connections"),
 }
 #: The core has no socket, thread, clock or random number: they come in as arguments.
 NOT_IN_CORE = {"asyncio", "multiprocessing", "random", "secrets", "select", "selectors", "signal", "socket"} | {
