@@ -27,6 +27,7 @@ TEST = [
     *DJANGO_RESULTS,
     "psycopg[binary]>=3.1",
     *SQLALCHEMY,
+    "pydantic>=2",
     "cronsim>=2.6",
     "freezegun>=1.5",
     "hypothesis>=6.100",

@@ -39,13 +39,15 @@ ONLY_IN = {
     "celery": ("lightbus.compat.bridge", "lightbus.compat.backends.celery_class"),
     "django": (
         "lightbus.contrib.django",
+        "lightbus.compat.django",
         "lightbus.compat.backends.django_cache",
         "lightbus.compat.backends.django_tables",
     ),
     "sqlalchemy": ("lightbus.contrib.sqlalchemy", "lightbus.compat.backends.database"),
     "prometheus_client": ("lightbus.contrib.metrics",),
     "opentelemetry": ("lightbus.contrib.otel",),
-    **dict.fromkeys(("kombu", "amqp", "vine", "redis"), ("lightbus.drivers", "lightbus.compat.bridge")),
+    **dict.fromkeys(("amqp", "vine", "redis"), ("lightbus.drivers", "lightbus.compat.bridge")),
+    "kombu": ("lightbus.drivers", "lightbus.compat.bridge", "lightbus.compat.connections"),
 }
 #: The core has no socket, thread, clock or random number: they come in as arguments.
 NOT_IN_CORE = {"asyncio", "multiprocessing", "random", "secrets", "select", "selectors", "signal", "socket"} | {

@@ -9,6 +9,7 @@ from . import states
 from .app import TaskApp, default_app
 from .asyncresult import AsyncResult
 from .canvas import Signature, chain, chord, chunks, group, maybe_signature, signature, xmap, xstarmap
+from .celeryapp import Celery, current_app
 from .decorators import shared_task, task
 from .eagerresult import EagerResult
 from .exceptions import (
@@ -41,7 +42,7 @@ __all__ = [
     "task", "shared_task", "together", "Task", "Request", "current_task",
     "AsyncResult", "EagerResult", "GroupResult", "ResultSet", "result_from_tuple", "allow_join_result", "states",
     "Signature", "signature", "maybe_signature", "chain", "group", "chord", "chunks", "xmap", "xstarmap",
-    "TaskApp", "default_app", "Settings", "CeleryQueue",
+    "Celery", "current_app", "TaskApp", "default_app", "Settings", "CeleryQueue",
     "ChordError", "ChordsRefused", "EncodeError", "Ignore", "IncompleteStream", "MaxRetriesExceededError",
     "NotRegistered", "Reject", "RemoteTaskError", "Retry", "SoftTimeLimitExceeded", "TaskError", "TaskRevokedError",
     "TimeLimitExceeded", "TimeoutError", "WorkerLostError",

@@ -32,7 +32,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
 from ..core import errors
-from ..core.errors import LightbusError
+from ..core.errors import ConfigError, LightbusError
 
 if TYPE_CHECKING:
     from .canvas import Signature
@@ -196,3 +196,6 @@ def soft_limit_error() -> type[Exception]:
 def _both(celerys: type[Exception]) -> type[Exception]:
     made = type("SoftTimeLimitExceeded", (SoftTimeLimitExceeded, celerys), {"__module__": "billiard.exceptions"})
     return cast("type[Exception]", made)
+
+
+ImproperlyConfigured = ConfigError  #: Celery's name

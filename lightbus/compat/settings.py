@@ -1,20 +1,22 @@
 """Celery's settings as one value: the names that are understood, their old spellings, and their defaults.
 
 Pure. Who reads a Celery app's configuration (`bridge`) or a mapping (`Settings.from_mapping`) makes one of these; the
-rest of compat knows only this. A Celery setting that is not in the table below is left alone, but one whose value
-would change what messages mean (a serializer other than JSON) is refused.
+rest of compat knows only this. Names are those of `settingnames`. A setting without a line in the table below has no
+effect, but one whose value would change what messages mean (a serializer other than JSON) is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta, timezone, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ..core.errors import ConfigError
 from ..core.topology import Binding, Exchange, Queue, Topology, task_queue_name
+from . import settingnames
+from .compression import compression_name
 from .routes import queue_from_routes
 
 QueueOf = Callable[[str, Mapping[str, object]], str]
@@ -77,6 +79,9 @@ class Settings:
         result_max_bytes: a larger result is stored as a failure that says so.
         send_task_events: workers begin with events for monitors switched on; `send_sent_event`: whoever sends a task
             tells of it, on `event_exchange`.
+        missing_queue_type: of queues that are neither the default one nor among `celery_queues`.
+        annotations: attributes that the settings give to tasks, in Celery's forms.
+        compression: of the bodies of tasks that name none; "" for none.
     """
 
     broker_url: str | None = None
@@ -89,6 +94,7 @@ class Settings:
     chord_expires_seconds: float | None = None
     default_queue: str = "celery"
     default_queue_type: str = "classic"
+    missing_queue_type: str = "classic"
     queue_max_priority: int | None = None
     default_priority: int | None = None
     celery_queues: tuple[CeleryQueue, ...] = ()
@@ -112,6 +118,8 @@ class Settings:
     time_limit: float | None = None
     soft_time_limit: float | None = None
     inherit_parent_priority: bool = False
+    annotations: object = None
+    compression: str = ""
     publish_timeout_seconds: float = 30.0
     send_task_events: bool = False
     send_sent_event: bool = False
@@ -130,12 +138,18 @@ class Settings:
         others: dict[str, object] = {}
         for name, value in mapping.items():
             new = _SPELLINGS.get(name)
+            if (other := backend_setting(new or name)) is not None:
+                others[other] = value
+                continue
             if new is None:
-                if (other := backend_setting(name)) is not None:
-                    others[other] = value
                 continue
             if new in found and found[new] != value:
                 raise ConfigError(f"{name!r} and {given[new]!r} are one Celery setting with two values; keep one")
+            if settingnames.BY_NAME[new].refuses(value):
+                raise ConfigError(
+                    f"the Celery setting {name!r} is {value!r:.100}, which Lightbus does not support: "
+                    f"{settingnames.BY_NAME[new].note}. See {settingnames.PAGE}"
+                )
             found[new], given[new] = value, name
         values: dict[str, Any] = {}
         if found.get("task_acks_on_failure") is None:
@@ -148,7 +162,7 @@ class Settings:
                 raise ConfigError(f"the Celery setting {given[new]!r} cannot be {value!r}: {error}") from error
             if target:
                 values[target] = converted
-        return cls(**values, result_settings=others)
+        return _with_default_queue(cls(**values, result_settings=others), found)
 
     @property
     def zone(self) -> tzinfo | None:
@@ -172,8 +186,9 @@ class Settings:
         arguments: dict[str, object] = {}
         if self.queue_max_priority is not None:
             arguments["x-max-priority"] = self.queue_max_priority
-        if self.default_queue_type != "classic":
-            arguments["x-queue-type"] = self.default_queue_type
+        queue_type = self.default_queue_type if name == self.default_queue else self.missing_queue_type
+        if queue_type != "classic":
+            arguments["x-queue-type"] = queue_type
         return CeleryQueue(name=name, arguments=arguments)
 
 
@@ -272,6 +287,19 @@ def _queue_from_kombu(queue: Any) -> CeleryQueue:
     )
 
 
+def _with_default_queue(settings: Settings, found: Mapping[str, Any]) -> Settings:
+    """With the default queue as `task_default_exchange` and its neighbours describe it, unless `task_queues` does."""
+    exchange, routing_key = found.get("task_default_exchange"), found.get("task_default_routing_key")
+    kind = found.get("task_default_exchange_type") or "direct"
+    name = settings.default_queue
+    if not (exchange or routing_key or kind != "direct") or any(one.name == name for one in settings.celery_queues):
+        return settings
+    described = replace(
+        settings.celery_queue(name), exchange=exchange or "", routing_key=routing_key or "", exchange_type=kind
+    )
+    return replace(settings, celery_queues=(*settings.celery_queues, described))
+
+
 def _refuse(text: str) -> Any:
     raise ValueError(text)
 
@@ -314,6 +342,9 @@ _TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
     "task_send_sent_event": ("send_sent_event", _boolean),
     "event_exchange": ("event_exchange", str),
     "event_serializer": ("", _json_only),
+    "task_create_missing_queue_type": ("missing_queue_type", str),
+    "task_annotations": ("annotations", lambda v: v),
+    "task_compression": ("compression", compression_name),
 }
 
 #: How the names of settings for result backends begin.
@@ -322,25 +353,11 @@ _BACKEND_SETTINGS = (
     "couchdb_", "arangodb_", "s3_", "gcs_", "dynamodb_", "azureblockblob_", "cosmosdbsql_", "override_backends",
 )  # fmt: skip
 
-#: Old names that do not follow from the new ones.
-_OLD = {
-    "result_expires": "CELERY_TASK_RESULT_EXPIRES",
-    "task_eager_propagates": "CELERY_EAGER_PROPAGATES_EXCEPTIONS",
-    "task_serializer": "CELERY_TASK_SERIALIZER",
-    "task_time_limit": "CELERYD_TASK_TIME_LIMIT",
-    "task_soft_time_limit": "CELERYD_TASK_SOFT_TIME_LIMIT",
-    "worker_send_task_events": "CELERY_SEND_EVENTS",
-    "task_send_sent_event": "CELERY_SEND_TASK_SENT_EVENT",
-    "broker_url": "BROKER_URL",
-    "broker_transport_options": "BROKER_TRANSPORT_OPTIONS",
-}
-
 
 def _spellings() -> dict[str, str]:
     spellings: dict[str, str] = {}
-    for new in _TABLE:
-        old = _OLD.get(new) or "CELERY_" + new.removeprefix("task_").upper()
-        spellings |= {new: new, old: new, "CELERY_" + new.upper(): new}
+    for one in settingnames.SETTINGS:
+        spellings |= {one.name: one.name, one.old_name: one.name, "CELERY_" + one.name.upper(): one.name}
     return spellings
 
 

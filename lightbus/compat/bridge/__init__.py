@@ -42,7 +42,7 @@ _PLAIN_SETTINGS = (
     "task_acks_on_failure_or_timeout", "task_track_started", "task_time_limit", "task_soft_time_limit",
     "task_inherit_parent_priority", "broker_transport_options", "worker_send_task_events", "task_send_sent_event",
     "event_exchange", "event_serializer", "result_chord_retry_interval", "result_chord_join_timeout",
-    "result_chord_expires", "lightbus_oldest_celery",
+    "result_chord_expires", "lightbus_oldest_celery", "task_compression",
 )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def settings_from(celery_app: Celery) -> Settings:
         result_backend=conf.result_backend or None,
         timezone=None if timezone is None else str(timezone),
         # The type of queues that Celery creates as needed; the default queue is among `celery_queues`.
-        default_queue_type=setting(conf, "task_create_missing_queue_type") or "classic",
+        missing_queue_type=setting(conf, "task_create_missing_queue_type") or "classic",
         celery_queues=tuple(described(celery_app.amqp.queues[name]) for name in sorted(bridge.configured_queues())),
         queue_of=bridge.celery_queue_of,
         moved=frozenset(bridge.moved_names()),

@@ -208,10 +208,12 @@ class ChannelSession:
         tag = str(message.delivery_tag)
         self._tags[tag] = message.delivery_tag
         info = message.delivery_info or {}
-        body = message.body
+        body, headers = message.body, message.headers or {}
+        if "compression" in headers and not message.errors:  # kombu has decompressed the body on the way in
+            headers = {key: value for key, value in headers.items() if key != "compression"}
         wire = wire_of(
             body.encode("utf-8", "surrogateescape") if isinstance(body, str) else bytes(body or b""),
-            message.properties, message.headers or {}, message.content_type, message.content_encoding,
+            message.properties, headers, message.content_type, message.content_encoding,
         )  # fmt: skip
         return Taken(tag, wire, queue, bool(info.get("redelivered")))
 
