@@ -145,10 +145,11 @@ class Settings:
                 continue
             if new in found and found[new] != value:
                 raise ConfigError(f"{name!r} and {given[new]!r} are one Celery setting with two values; keep one")
-            if settingnames.BY_NAME[new].refuses(value):
+            described = settingnames.BY_NAME.get(new)  # Lightbus's own are not there
+            if described is not None and described.refuses(value):
                 raise ConfigError(
                     f"the Celery setting {name!r} is {value!r:.100}, which Lightbus does not support: "
-                    f"{settingnames.BY_NAME[new].note}. See {settingnames.PAGE}"
+                    f"{described.note}. See {settingnames.PAGE}"
                 )
             found[new], given[new] = value, name
         values: dict[str, Any] = {}
@@ -355,7 +356,7 @@ _BACKEND_SETTINGS = (
 
 
 def _spellings() -> dict[str, str]:
-    spellings: dict[str, str] = {}
+    spellings = {name: name for name in _TABLE}
     for one in settingnames.SETTINGS:
         spellings |= {one.name: one.name, one.old_name: one.name, "CELERY_" + one.name.upper(): one.name}
     return spellings
