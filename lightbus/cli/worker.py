@@ -15,7 +15,7 @@ from ..core.errors import ConfigError
 from ..listeners import EventEndpoint
 from ..serving import CallEndpoint
 from ..version import VERSION
-from ..worker import Process, Sign, Supervised, Supervisor, WorkerOptions
+from ..worker import Process, Sign, Supervised, Supervisor, WorkerOptions, rates_of
 from . import apps as discovery
 from . import life as lives
 from . import logs
@@ -98,7 +98,7 @@ def worker(
             prefetch=prefetch, queues=wanted, middleware=discovery.middleware_of(app),
             observers=() if monitoring is None else monitoring.observers_of(app, buses),
             soft_limit_seconds=supervision.soft_limit_seconds, limits=supervision.limits,
-            reports_waiting=scale is not None,
+            reports_waiting=scale is not None, rates=rates_of(buses),
         )  # fmt: skip
         with supervision.held_pidfile() as pidfile:
             say = logs.log_line if log_format == "json" else logs.print_line

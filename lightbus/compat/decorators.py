@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import DeclarationError
 from .autoretry import with_autoretry
+from .settings import rate_from
 from .task import Task
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 #: would be a silent difference; such a task stays with Celery for now.
 REFUSED = frozenset(
     {
-        "rate_limit", "pydantic", "pydantic_strict", "pydantic_context", "pydantic_dump_kwargs", "Strategy", "Request",
+        "pydantic", "pydantic_strict", "pydantic_context", "pydantic_dump_kwargs", "Strategy", "Request",
         "compression", "reject_on_worker_lost", "retry_on_worker_lost",
     }
 )  # fmt: skip
@@ -60,9 +61,17 @@ def make_task(get_app: Callable[[], TaskApp], function: Callable[..., Any], opti
             f"task {name!r}: this version does not honour {', '.join(refused)}; leave the task with Celery, or take "
             "the option out and do it in the task (self.retry in an except block, for example)"
         )
+    _check_rate(name, rest.get("rate_limit"))
     made = build_task(get_app, function, name, rest, bind=bind, base=base)
     app.tasks[name] = made
     return made
+
+
+def _check_rate(name: str, value: object) -> None:
+    try:
+        rate_from(value)
+    except (DeclarationError, ValueError) as error:
+        raise DeclarationError(f"task {name!r}: rate_limit cannot be {value!r}: {error}") from error
 
 
 def build_task(

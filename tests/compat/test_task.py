@@ -569,9 +569,7 @@ def test_reconfiguring_opens_results_anew() -> None:
     app.close()
 
 
-@pytest.mark.parametrize(
-    "option", [{"rate_limit": "10/m"}, {"pydantic": True}, {"reject_on_worker_lost": True}, {"compression": "gzip"}]
-)
+@pytest.mark.parametrize("option", [{"pydantic": True}, {"reject_on_worker_lost": True}, {"compression": "gzip"}])
 def test_an_option_that_would_be_a_silent_difference_is_refused(option: dict[str, Any]) -> None:
     app = TaskApp()
     with pytest.raises(DeclarationError, match=f"'t'.*{next(iter(option))}.*leave the task with Celery"):

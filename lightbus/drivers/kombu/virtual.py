@@ -20,6 +20,7 @@ from typing import TypeVar
 from ...core.errors import BrokerUnreachable, ConfigError, ConnectionLost, TransportError, Unwritable
 from ...core.message import Route, Wire
 from ...core.outcome import REPEAT_HEADER
+from ...core.rate import Turn
 from ...core.topology import Exchange, Queue, Topology
 from ...ports import Capabilities, Delivery, Settlement
 from .backoff import Backoff
@@ -117,6 +118,10 @@ class VirtualTransport:
     def announce(self, wire: Wire, exchange: Exchange, routing_key: str) -> None:
         """See `ports.Announces`."""
         self._with_session(lambda session: session.announce(wire, exchange, routing_key))
+
+    def take_turn(self, name: str, interval_seconds: float, *, most_wait_seconds: float) -> Turn:
+        """See `ports.RateStore`."""
+        return self._with_session(lambda session: session.take_turn(name, interval_seconds, most_wait_seconds))
 
     def consume(
         self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int
