@@ -28,7 +28,7 @@ _COLOURS = {"WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}  # yellow, red, 
 
 
 def configure(level: str, log_format: str, path: str = "") -> logging.Handler | None:
-    """Log to stderr, or to the file `path`, unless the program has configured logging already; the handler that does."""
+    """Log to stderr, or to the file `path`, unless the program has done so already; the handler that does."""
     handler = logging.FileHandler(path) if path else logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if log_format == "json" else Text(colours=wants_colours() and not path))
     logging.basicConfig(level=level.upper(), handlers=[handler])

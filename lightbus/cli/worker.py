@@ -229,7 +229,7 @@ def _served(app: discovery.LoadedApp, selection: Selection) -> list[Bus]:
                     "the app has no queue %r, did you mean %r? It is served as a queue of Celery", name, *near
                 )
         app.task_app.bus.add_endpoint(TaskEndpoint(app.task_app, queues=literal, hostname=selection.hostname))
-            app.task_app.task_events.switch.on = app.task_app.settings.send_task_events
+        app.task_app.task_events.switch.on = app.task_app.settings.send_task_events
         buses.append(app.task_app.bus)
     buses = [bus for bus in buses if bus.endpoints()]
     if not buses:
