@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from lightbus import Api, Bus, Event
@@ -23,8 +25,14 @@ class Order(Api, name="tests.order", version="1.0"):
 def test_a_long_queue_starves_no_short_one(broker_url: str, prefix: str) -> None:
     bus = Bus(prefix, url=broker_url)
     done: list[str] = []
-    bus.on(Order.first, name="first")(lambda event: done.append("long"))
-    bus.on(Order.second, name="second")(lambda event: done.append("short"))
+    both_consumed = threading.Event()
+
+    def note(name: str) -> None:
+        assert both_consumed.wait(60)
+        done.append(name)
+
+    bus.on(Order.first, name="first")(lambda event: note("long"))
+    bus.on(Order.second, name="second")(lambda event: note("short"))
     bus.transport.declare(bus.endpoints()[0].topology())
     for number in range(300):
         bus.fire(Order.first(number=number))
@@ -32,9 +40,10 @@ def test_a_long_queue_starves_no_short_one(broker_url: str, prefix: str) -> None
         bus.fire(Order.second(number=number))
 
     with working(bus, options=WorkerOptions(threads=1, prefetch=10)):
+        both_consumed.set()
         wait_for(lambda: len(done) == 310, 60, "all")
     last_short = 310 - done[::-1].index("short")
-    assert last_short < 100  # in turns it is about 20; after the long queue it would be 310
+    assert last_short < 200  # in turns it is about 20; after the long queue it would be 310
 
 
 @pytest.mark.parametrize("broker_url", ["amqp", "redis"], indirect=True)

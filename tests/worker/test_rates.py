@@ -138,7 +138,6 @@ def test_what_waits_for_its_turn_goes_back_at_a_stop(broker_url: str, prefix: st
             worker.bus.fire(Limited.slow(number=number))
         wait_for(lambda: worker.slow and not worker.bus.transport.message_count(queue), 30, "all to be taken")
     first = [number for number, _ in worker.slow]
-    assert len(first) < 5
     assert worker.bus.transport.message_count(queue) == 5 - len(first)
 
     after = Worker(broker_url, prefix, "1000/s")
