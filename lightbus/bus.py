@@ -16,6 +16,7 @@ from .core.api import Api, Event, Rpc
 from .core.codec import encode_event
 from .core.errors import DeclarationError
 from .core.message import EventMessage, Route, Wire
+from .core.rate import Rate
 from .core.retry import RetryPolicy
 from .core.schema import encode_event as encode_payload
 from .core.topology import DEAD_LETTER_QUEUE, EVENTS_EXCHANGE, Exchange, Topology, check_name, event_route
@@ -130,6 +131,7 @@ class Bus:
         retry: RetryPolicy | None = None,
         soft_limit_seconds: float | None = None,
         hard_limit_seconds: float | None = None,
+        rate: str | Rate | None = None,
     ) -> Callable[[F], F]:
         """Decorate the function that listens to `events`; it gets the event, once per event of this app.
 
@@ -138,6 +140,7 @@ class Bus:
             retry: when and how often a failure is tried again; default `RetryPolicy()`.
             soft_limit_seconds: raise `SoftTimeLimitExceeded` in the function when it runs for longer.
             hard_limit_seconds: end its process when it runs for longer; a failure like any other.
+            rate: how often it may begin in one `lightbus worker`, `"100/s"`, `"10/m"` or `"2/h"`; or a `Rate`.
         """
         if not events:
             raise DeclarationError("bus.on() needs at least one event class")
@@ -146,7 +149,13 @@ class Bus:
             listener_name = check_name(name or function.__name__, "the listener name")
             self._events.add(
                 Listener(
-                    listener_name, function, events, retry or RetryPolicy(), soft_limit_seconds, hard_limit_seconds
+                    listener_name,
+                    function,
+                    events,
+                    retry or RetryPolicy(),
+                    soft_limit_seconds,
+                    hard_limit_seconds,
+                    Rate.parse(rate) if isinstance(rate, str) else rate,
                 )
             )
             return function
@@ -161,15 +170,18 @@ class Bus:
         *,
         soft_limit_seconds: float | None = None,
         hard_limit_seconds: float | None = None,
+        rate: str | Rate | None = None,
     ) -> None:
         """Answer the calls of an API with the methods of `implementation`, in the workers of this app.
 
         Args:
             soft_limit_seconds: raise `SoftTimeLimitExceeded` in a method that runs for longer.
             hard_limit_seconds: end the process of a method that runs for longer.
+            rate: how often its methods together may begin, as of `on`.
         """
         self._calls.add(
-            implementation, soft_limit_seconds=soft_limit_seconds, hard_limit_seconds=hard_limit_seconds
+            implementation, soft_limit_seconds=soft_limit_seconds, hard_limit_seconds=hard_limit_seconds,
+            rate=Rate.parse(rate) if isinstance(rate, str) else rate,
         )  # fmt: skip
 
     def client(self, api: type[A]) -> A:

@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from .core.message import Route, Wire
 from .core.outcome import REPEAT_HEADER
+from .core.rate import Turn
 from .core.topology import Exchange, Queue, Topology
 
 
@@ -31,6 +32,7 @@ class Capabilities:
         redelivery_seconds: after kill -9 of a consumer its messages are back within that long.
         priorities: `Wire.priority` orders a queue that has `max_priority`.
         expires: the broker drops a message after `Wire.expiration_seconds`; receivers check anyway.
+        rates: it is a `RateStore`.
         releases: a message handed back by `Delivery.release` is not flagged as redelivered.
     """
 
@@ -44,6 +46,7 @@ class Capabilities:
     priorities: bool
     expires: bool
     releases: bool
+    rates: bool = False
 
 
 class Settlement(Enum):
@@ -187,6 +190,18 @@ class Announces(Protocol):
 
         Raises:
             TransportError: it could not be handed to the connection.
+        """
+
+
+@runtime_checkable
+class RateStore(Protocol):
+    """What a `Transport` does besides where `Capabilities.rates`."""
+
+    def take_turn(self, name: str, interval_seconds: float, *, most_wait_seconds: float) -> Turn:
+        """`core.rate.take` from the bucket `name`, which everybody on the broker shares.
+
+        Raises:
+            TransportError: the broker did not answer; no turn was given.
         """
 
 

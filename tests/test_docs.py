@@ -454,6 +454,15 @@ def table_of(page: str, first: str) -> list[list[str]]:
     return [rows[0], *rows[2:]]
 
 
+def test_each_promise_names_a_test_that_proves_it(test_names: set[str]) -> None:
+    head, *rows = table_of("docs/explanation/promises.md", "Promise")
+    assert len(head) == 2
+    proofs = {promise: re.findall(r"`(test_\w+)`", tests) for promise, tests in rows}
+    assert [promise for promise, tests in proofs.items() if not tests] == []
+    assert sorted({name for tests in proofs.values() for name in tests} - test_names) == []
+    assert len(proofs) == len(rows) > 15
+
+
 def test_the_capabilities_page_says_what_the_transports_say() -> None:
     from dataclasses import fields
 

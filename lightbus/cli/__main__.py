@@ -80,14 +80,17 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, epilog=EXIT_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("-A", "--app", "apps", multiple=True, hidden=True)  # before the command, where Celery has it
 @click.pass_context
-def cli(context: click.Context, debug: bool) -> None:
+def cli(context: click.Context, debug: bool, apps: tuple[str, ...]) -> None:
     """Lightbus: events, calls and tasks between Python applications.
 
     The app is found by -A MODULE[:ATTRIBUTE], by LIGHTBUS_APP, or by `app = "..."` under [tool.lightbus] in
     pyproject.toml; the broker by the app, by LIGHTBUS_URL, or it is the embedded one in ./.lightbus/.
     """
     context.obj = debug
+    if apps:
+        context.default_map = {name: {"apps": apps} for name in COMMANDS}
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from .. import Bus, current_delivery
 from ..core.errors import TopologyMismatch
 from ..core.message import Route, Wire
 from ..core.topology import TASK_QUEUE_PREFIX, Queue, Topology, task_queue_name
+from ..forks import renewed_after_fork
 from ..publishing import Publication, PublishHook, PublishHooks
 from . import announcing, asyncresult, canvas
 from .announcing import wire_of
@@ -86,6 +87,11 @@ class TaskApp:
         self._declared: set[str] = set()
         self._middleware: tuple[Middleware, ...] = ()
         self._publish_hooks = PublishHooks()
+        self._lock = threading.RLock()
+        renewed_after_fork(self)
+
+    def renew_after_fork(self) -> None:
+        """See `lightbus.forks.Renewable`. What it has connected is renewed by itself."""
         self._lock = threading.RLock()
 
     def take_shared(self, other: TaskApp) -> None:

@@ -11,6 +11,7 @@ from ..core.errors import DeclarationError
 from .autoretry import with_autoretry
 from .compression import compression_name
 from .models import taken_options
+from .settings import rate_from
 from .task import Task
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 #: Options of Celery that change what a task does and that this version does not honour, with what to do instead. To
 #: take one as a mere attribute would be a silent difference.
 REFUSED = {
-    "rate_limit": "leave the task with Celery",
     "Strategy": "it steers Celery's own worker; leave the task with Celery, or collect in the task what it collected",
     "Request": "it steers Celery's own worker; leave the task with Celery, or use middleware (TaskApp.use)",
 }
@@ -59,6 +59,7 @@ def make_task(
     bind, given = bool(rest.pop("bind", False)), rest.pop("base", None)
     base = app.base_class() if given is None else compat_base(name, given)
     check_options(name, rest)
+    _check_rate(name, rest.get("rate_limit"))
     models = taken_options(rest)
     if models is not None:
         rest["_dump_arguments"] = staticmethod(models.dumper(function, bind))
@@ -142,6 +143,13 @@ def compat_base(name: str, base: Any) -> type[Task]:
 def has_hooks(base: type[Task], attributes: Collection[str]) -> bool:
     """Whether a task of that class and with those attributes has methods that are called around its run."""
     return any(name in attributes or getattr(base, name) is not getattr(Task, name) for name in HOOKS)
+
+
+def _check_rate(name: str, value: object) -> None:
+    try:
+        rate_from(value)
+    except (DeclarationError, ValueError) as error:
+        raise DeclarationError(f"task {name!r}: rate_limit cannot be {value!r}: {error}") from error
 
 
 def build_task(

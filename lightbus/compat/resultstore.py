@@ -6,7 +6,6 @@ Three shapes behind one protocol. The formats are `results`'; keys, expiry and w
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import uuid
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..core.errors import ConfigError, DecodeError, NotConfirmed
 from ..core.message import Route, Wire
 from ..core.topology import Topology, reply_queue
+from ..forks import renewed_after_fork
 from ..ports import ChordCounter, Expiring, GroupKeeper
 from . import states
 from .backends import open_backend
@@ -210,22 +210,29 @@ class RepliedResults(_NoGroups):
     def __init__(self, transport: Callable[[], Transport], settings: Settings) -> None:
         self._transport = transport
         self._settings = settings
-        self._pid = 0
         self._queue = ""
         self._consumer: Consumer | None = None
         self._start_lock = threading.Lock()
         self._news = threading.Condition()
         self._answers: OrderedDict[str, ResultDocument] = OrderedDict()
+        self._parents: list[Consumer | None] = []
+        renewed_after_fork(self)
+
+    def renew_after_fork(self) -> None:
+        """See `lightbus.forks.Renewable`: the reply queue is the parent's, and so are the answers."""
+        self._parents.append(self._consumer)
+        self._consumer, self._queue = None, ""
+        self._start_lock, self._news = threading.Lock(), threading.Condition()
+        self._answers = OrderedDict()
 
     def expect(self, task_id: str) -> str:
         with self._start_lock:
-            if self._pid != os.getpid():
-                self._answers.clear()
+            if self._consumer is None:
                 queue = reply_queue("celery-results", uuid.uuid4().hex)
                 transport = self._transport()
                 transport.declare(Topology(queues=(queue,)))
                 self._consumer = transport.consume([queue], self._on_answer, prefetch=100)
-                self._queue, self._pid = queue.name, os.getpid()
+                self._queue = queue.name
             return self._queue
 
     def store(self, document: ResultDocument, *, reply_to: str, correlation_id: str) -> None:
@@ -253,9 +260,9 @@ class RepliedResults(_NoGroups):
 
     def close(self) -> None:
         with self._start_lock:
-            if self._consumer is not None and self._pid == os.getpid():
+            if self._consumer is not None:
                 self._consumer.close()
-            self._consumer, self._pid = None, 0
+            self._consumer = None
 
     def _on_answer(self, delivery: Delivery) -> None:
         try:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta, timezone, tzinfo
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, DeclarationError
+from ..core.rate import Rate
 from ..core.topology import Binding, Exchange, Queue, Topology, task_queue_name
 from . import settingnames
 from .compression import compression_name
@@ -117,6 +118,8 @@ class Settings:
     track_started: bool = False
     time_limit: float | None = None
     soft_time_limit: float | None = None
+    rate_limit: str | float | Rate | None = None
+    disable_rate_limits: bool = False
     inherit_parent_priority: bool = False
     annotations: object = None
     compression: str = ""
@@ -301,6 +304,31 @@ def _with_default_queue(settings: Settings, found: Mapping[str, Any]) -> Setting
     return replace(settings, celery_queues=(*settings.celery_queues, described))
 
 
+def rate_from(value: object) -> Rate | None:
+    """The rate that a task's `rate_limit` or `task_default_rate_limit` means; 0 and an empty text are no limit.
+
+    Raises:
+        ValueError, DeclarationError: it is none.
+    """
+    if isinstance(value, Rate):
+        return value
+    if not value or (isinstance(value, str) and float(value.partition("/")[0]) == 0):
+        return None
+    if isinstance(value, str):
+        return Rate.parse(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return Rate(float(value))
+    return cast("Rate", _refuse("it is a text such as '10/m', or a number per second"))
+
+
+def _rate_checked(value: Any) -> object:
+    try:
+        rate_from(value)
+    except DeclarationError as error:
+        _refuse(str(error))
+    return value
+
+
 def _refuse(text: str) -> Any:
     raise ValueError(text)
 
@@ -338,6 +366,8 @@ _TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
     "task_track_started": ("track_started", _boolean),
     "task_time_limit": ("time_limit", _seconds),
     "task_soft_time_limit": ("soft_time_limit", _seconds),
+    "task_default_rate_limit": ("rate_limit", _rate_checked),
+    "worker_disable_rate_limits": ("disable_rate_limits", _boolean),
     "task_inherit_parent_priority": ("inherit_parent_priority", _boolean),
     "worker_send_task_events": ("send_task_events", _boolean),
     "task_send_sent_event": ("send_sent_event", _boolean),

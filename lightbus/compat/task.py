@@ -22,6 +22,7 @@ import msgspec
 from ..core.errors import TransportError
 from ..core.message import Route
 from ..core.outcome import REPEAT_HEADER
+from ..core.rate import Rate
 from . import eager, json
 from .asyncresult import AsyncResult
 from .canvas import Chunks, Map, Signature, StarMap, signature
@@ -56,6 +57,7 @@ class Task:
         typing: check the arguments of `delay` and `apply_async` against the function's.
         throws: exception classes that are expected and logged without a traceback.
         time_limit, soft_time_limit: seconds a run may take.
+        rate_limit: how often it may begin in one worker, `"10/m"`; 0 for no limit.
         acks_late: acknowledge after the run, so that a crash repeats it.
         autoretry_for: exception classes after which it is tried again by itself, unless they are in
             `dont_autoretry_for`; with the options `retry_kwargs` of `retry`.
@@ -84,6 +86,7 @@ class Task:
     delivery_mode: int | str | None = None
     time_limit: float | None = None
     soft_time_limit: float | None = None
+    rate_limit: str | float | Rate | None = None
     throws: tuple[type[BaseException], ...] = ()
     trail: bool = True
     send_events: bool = True  #: to monitors, when its worker sends events
@@ -97,7 +100,6 @@ class Task:
     retry_jitter: bool = True
     compression: str | None = None
     abstract: bool = True
-    rate_limit: str | None = None
 
     _dump_arguments: Callable[[Any, Any], tuple[Any, Any]] | None = None  #: pydantic models of a call to JSON
     _get_app: Callable[[], TaskApp]

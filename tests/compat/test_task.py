@@ -557,9 +557,7 @@ def test_reconfiguring_opens_results_anew() -> None:
     app.close()
 
 
-@pytest.mark.parametrize(
-    "option", [{"rate_limit": "10/m"}, {"Strategy": "pkg:Strategy"}, {"Request": object}, {"compression": "zstd"}]
-)
+@pytest.mark.parametrize("option", [{"Strategy": "pkg:Strategy"}, {"Request": object}, {"compression": "zstd"}])
 def test_an_option_that_would_be_a_silent_difference_is_refused(option: dict[str, Any]) -> None:
     app = TaskApp()
     with pytest.raises(DeclarationError, match=f"'t'.*{next(iter(option))}"):

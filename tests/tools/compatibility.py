@@ -69,7 +69,7 @@ TASK_OPTIONS = [
     *rows(WORKS, "test_celerys_monitors_read_the_events_of_a_lightbus_worker",
           "send_events resultrepr_maxsize send_event"),
     *rows(WORKS, "test_receivers_hear_what_they_hear_on_celerys_worker", "add_trail"),
-    *rows(MISSING, REFUSED, "rate_limit", "leave the task with Celery"),
+    *rows(WORKS, "test_the_processes_of_one_worker_share_a_rate_and_other_tasks_pass", "rate_limit"),
     *rows(MISSING, REFUSED, "Strategy Request", "they steer Celery's own worker; use middleware, or leave the task"),
     *rows(MISSING, "", "push_request pop_request request_stack signature_from_request subtask_from_request "
           "start_strategy bind from_config add_around on_replace",

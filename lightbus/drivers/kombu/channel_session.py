@@ -28,6 +28,7 @@ from ...core.errors import (
     Unroutable,
 )
 from ...core.message import Route, Wire
+from ...core.rate import Turn
 from ...core.topology import Exchange, Queue, Topology
 from ...ports import Capabilities
 from .session import Taken
@@ -67,6 +68,7 @@ class ChannelKind:
             priorities=embedded,
             expires=embedded,
             releases=embedded,
+            rates=embedded,
         )
 
     def open(self) -> ChannelSession:
@@ -174,6 +176,13 @@ class ChannelSession:
                 return int(self._channel.queue_declare(queue=queue, passive=True).message_count)
         except TopologyMismatch:
             return None
+
+    def take_turn(self, name: str, interval_seconds: float, most_wait_seconds: float) -> Turn:
+        if not self._counts:
+            raise ConfigError(f"{self._where} counts no rates of all workers together")
+        with self._talking(f"take a turn of {name!r}"):
+            turn: Turn = self._channel.take_turn(name, interval_seconds, most_wait_seconds)
+            return turn
 
     def delete(self, queue: str) -> None:
         with suppress(TopologyMismatch), self._talking(f"delete queue {queue!r}"):

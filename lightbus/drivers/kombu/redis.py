@@ -16,11 +16,12 @@ from kombu.transport.virtual.exchange import TopicExchange
 
 from ...core.errors import TopologyMismatch, TransportError, Unroutable
 from ...core.message import Route, Wire
+from ...core.rate import MOST_DELAY_SECONDS, MOST_HELD_SECONDS, Turn
 from ...core.topology import Exchange, Queue, Topology
 from ...ports import Capabilities
 from .redis_client import RedisClient
 from .redis_errors import talking
-from .redis_layout import DELAY, PUT, pack
+from .redis_layout import DELAY, PUT, TURN, pack
 from .redis_take import RedisTaker
 from .session import Taken
 from .wire import envelope_of
@@ -39,6 +40,7 @@ CAPABILITIES = Capabilities(
     priorities=False,  # kombu's steps order by priority, but 0 comes first there
     expires=False,
     releases=True,
+    rates=True,
 )
 
 
@@ -137,6 +139,11 @@ class RedisSession:
             layout.list_key(queue, priority), *layout.list_keys(queue),
         ]  # fmt: skip
         return keys, (raw, int(strict), queue)
+
+    def take_turn(self, name: str, interval_seconds: float, most_wait_seconds: float) -> Turn:
+        arguments = (interval_seconds, most_wait_seconds, MOST_HELD_SECONDS, MOST_DELAY_SECONDS)
+        granted, wait = self._client.run(TURN, [self._layout.key(f"rate.{name}")], arguments)
+        return Turn(float(wait), granted=bool(granted))
 
     def get(self, queue: str) -> Taken | None:
         return self._taker.get(queue)
