@@ -10,10 +10,10 @@ from .errors import CronError, ScheduleError
 from .expression import Dialect, Expression, parse, parse_celery
 from .kinds import Every, Once, Schedule, Window, between, last_between
 from .plan import Plan
-from .runner import Commit, Firing, Job, Runner, Store, new_command
+from .runner import Firing, Job, Runner, Store, new_command
 
 __all__ = [
-    "Commit", "Cron", "CronError", "Decision", "Dialect", "Entry", "Every", "Expression", "Firing", "Job", "Misfire",
+    "Cron", "CronError", "Decision", "Dialect", "Entry", "Every", "Expression", "Firing", "Job", "Misfire",
     "Once", "Plan", "Progress", "Runner", "Schedule", "ScheduleError", "Store", "Window", "between", "last_between",
     "message_id", "new_command", "parse", "parse_celery",
 ]  # fmt: skip

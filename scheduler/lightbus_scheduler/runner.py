@@ -21,6 +21,7 @@ from .plain import Plain, entry_from, moment_from, plain_progress, progress_from
 from .plan import IsRunning, Plan, nothing_runs
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 
 STANDBY_SECONDS = 0.2  #: between two looks whether the leader is gone
 RETRY_SECONDS = 0.3  #: after the store could not be reached
@@ -61,21 +62,7 @@ class Firing:
     cancels: str = ""
 
 
-@dataclass(frozen=True)
-class Commit(Generic[T]):
-    """What has to become true at one moment or not at all.
-
-    Attributes:
-        records: entry id to its record; None removes it.
-        done: tags of the commands that are carried out with it.
-    """
-
-    records: Mapping[str, Plain | None]
-    messages: Sequence[T]
-    done: Sequence[str] = ()
-
-
-class Store(Protocol[T]):
+class Store(Protocol[T_contra]):
     """Where progress is kept, commands wait, and messages are sent: one broker or database."""
 
     def lead(self) -> str:
@@ -94,8 +81,15 @@ class Store(Protocol[T]):
     def commands(self) -> Sequence[tuple[str, Plain]]:
         """Tag and content of the commands that wait, the oldest first."""
 
-    def commit(self, commit: Commit[T]) -> None:
-        """Carry a commit out, unless this process is no longer the leader."""
+    def commit(
+        self, records: Mapping[str, Plain | None], messages: Sequence[T_contra], done: Sequence[str] = ()
+    ) -> None:
+        """All of it at one moment, and none of it when this process is no longer the leader.
+
+        Args:
+            records: entry id to its record; None removes it.
+            done: tags of the commands that are carried out with it.
+        """
 
     def resign(self) -> None:
         """Give up the lead and the connection. Raises nothing."""
@@ -243,7 +237,7 @@ class Runner(Generic[T]):
                 "lets them begin from now", len(ahead), ", ".join(sorted(ahead)[:5]),
             )  # fmt: skip
         if changes:
-            self.store.commit(Commit(changes, ()))
+            self.store.commit(changes, ())
         logger.info("leading, %d entries", len(self._known))
 
     def _put(self, job: Job, progress: Progress) -> Progress:
@@ -284,15 +278,21 @@ class Runner(Generic[T]):
         records: dict[str, Plain | None] = {}
         for decision, _ in made:
             records[decision.entry_id] = self._record(decision.entry_id, self.plan.apply(decision, now))
-        self._commit(Commit(records, messages), before)
+        self._commit(records, messages, (), before)
         for decision, firing in made:
             self._tell(decision, firing)
         return True
 
-    def _commit(self, commit: Commit[T], before: Mapping[str, Progress]) -> None:
+    def _commit(
+        self,
+        records: Mapping[str, Plain | None],
+        messages: Sequence[T],
+        done: Sequence[str],
+        before: Mapping[str, Progress],
+    ) -> None:
         """Carry it out, or leave the plan as it was."""
         try:
-            self.store.commit(commit)
+            self.store.commit(records, messages, done)
         except BaseException:
             for entry_id, progress in before.items():
                 self.plan.set_progress(entry_id, progress)
@@ -328,7 +328,7 @@ class Runner(Generic[T]):
             except Exception as error:  # noqa: BLE001 - a command that cannot be carried out is dropped, not repeated
                 logger.error("the command %s is dropped: %s", dict(command), error)
                 records, messages = {}, []
-            self._commit(Commit(records, messages, (tag,)), before)
+            self._commit(records, messages, (tag,), before)
             logger.info("done: %s entry=%r", command.get("do"), entry_id)
         return bool(commands)
 

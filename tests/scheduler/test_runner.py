@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightbus_scheduler import Commit, Entry, Every, Firing, Job, Misfire, Progress, Runner, between, message_id
+from lightbus_scheduler import Entry, Every, Firing, Job, Misfire, Progress, Runner, between, message_id
 from lightbus_scheduler import new_command as command
 from lightbus_scheduler.plain import Plain, entry_from
 
@@ -66,17 +66,17 @@ class Store:
     def commands(self) -> Sequence[tuple[str, Plain]]:
         return list(self.broker.waiting.items())
 
-    def commit(self, commit: Commit[str]) -> None:
+    def commit(self, records: Mapping[str, Plain | None], messages: Sequence[str], done: Sequence[str] = ()) -> None:
         fails, self.broker.fails = self.broker.fails, ""
         if fails == "before" or self.broker.away or self.broker.leader is not self:
             raise Away("not carried out")
-        for entry_id, record in commit.records.items():
+        for entry_id, record in records.items():
             if record is None:
                 self.broker.records.pop(entry_id, None)
             else:
                 self.broker.records[entry_id] = record
-        self.broker.sent += commit.messages
-        for tag in commit.done:
+        self.broker.sent += messages
+        for tag in done:
             del self.broker.waiting[tag]
         if fails == "after":
             raise Away("carried out, and the answer was lost")
