@@ -292,7 +292,10 @@ class ScheduleStore(Protocol):
         """Every record, for anybody, without leading."""
 
     def post(self, command: Mapping[str, Any]) -> None:
-        """Leave a command for the leader of now or later."""
+        """Leave a command for the leader of now or later. It has an id of its own under `request`."""
+
+    def is_waiting(self, request: str) -> bool:
+        """Whether that command, posted by this store object, still waits for the leader, as far as can be seen."""
 
     def reset(self) -> None:
         """Forget everything that is kept, readable or not. No process may lead meanwhile."""

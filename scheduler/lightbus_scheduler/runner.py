@@ -150,7 +150,7 @@ class Runner(Generic[T]):
             if term != self._term:
                 self._take_over(now)
                 self._term = term
-            busy = self._carry_out(now)
+            busy = bool(self._carry_out(now))
             busy |= self._fire(now)
         except self.away as error:
             self._report(f"cannot reach the store, what is due waits: {error}")
@@ -169,8 +169,18 @@ class Runner(Generic[T]):
         """Whether this process led when it looked last."""
         return bool(self._term)
 
-    def job(self, entry_id: str) -> Job:
-        return self._known[entry_id]
+    def carry_out_commands(self) -> list[str] | None:
+        """Lead for a moment and do what was asked for, firing nothing that is due.
+
+        Returns:
+            The requests that were done; None while another process leads, which will do them.
+        """
+        now = self._look_at_clocks()
+        term = self.store.lead()
+        if term and term != self._term:
+            self._take_over(now)
+        self._term = term
+        return self._carry_out(now) if term else None
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -315,10 +325,10 @@ class Runner(Generic[T]):
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
-    def _carry_out(self, now: datetime) -> bool:
-        """What `lightbus schedule` and its like ask for, each in a commit of its own."""
-        commands = self.store.commands()
-        for tag, command in commands:
+    def _carry_out(self, now: datetime) -> list[str]:
+        """What `lightbus schedule` and its like ask for, each in a commit of its own. Returns the requests."""
+        done: list[str] = []
+        for tag, command in self.store.commands():
             entry_id = str(command.get("entry", ""))
             before = {entry_id: self.plan.progress(entry_id)} if entry_id in self.plan else {}
             try:
@@ -330,7 +340,8 @@ class Runner(Generic[T]):
                 records, messages = {}, []
             self._commit(records, messages, (tag,), before)
             logger.info("done: %s entry=%r", command.get("do"), entry_id)
-        return bool(commands)
+            done.append(str(command.get("request")))
+        return done
 
     def _change(self, command: Plain, entry_id: str, now: datetime) -> tuple[dict[str, Plain | None], list[T]]:
         action = command.get("do")

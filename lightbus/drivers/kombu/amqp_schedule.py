@@ -197,15 +197,21 @@ class AmqpScheduleStore:
     def commands(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
         with self._talking():
             for tag, command in list(self._waiting.items()):
-                if command.get("do") == "report":
-                    del self._waiting[tag]
-                    body = msgspec.json.encode(self._records)
-                    self._channel.basic_publish(
-                        amqp.Message(body, correlation_id=command["request"]), routing_key=command["reply_to"]
-                    )  # fmt: skip
-                    self._channel.basic_ack(int(tag))
-                    self._channel.tx_commit()
-        return list(self._waiting.items())
+                if command.get("do") != "report":
+                    break  # a report is given once all is done that was asked for before it
+                del self._waiting[tag]
+                answer = amqp.Message(msgspec.json.encode(self._records), correlation_id=str(command.get("request")))
+                self._channel.basic_publish(answer, exchange="", routing_key=str(command.get("reply_to")))
+                self._channel.basic_ack(int(tag))
+                self._channel.tx_commit()
+        return [(tag, command) for tag, command in self._waiting.items() if command.get("do") != "report"]
+
+    def is_waiting(self, request: str) -> bool:
+        """A leader answers what is asked later later, so its answer says that the command is done."""
+        if self._term:
+            return any(command.get("request") == request for command in self._waiting.values())
+        self.records()
+        return bool(self._term)
 
     def _on_command(self, message: Any) -> None:
         try:

@@ -158,6 +158,9 @@ class RedisScheduleStore:
         with talking(self._client.where):
             self._client.redis.rpush(self._key("commands"), json.dumps(command))
 
+    def is_waiting(self, request: str) -> bool:
+        return any(command.get("request") == request for _, command in self.commands())
+
     def reset(self) -> None:
         with talking(self._client.where):
             self._client.redis.delete(self._key("records"), self._key("commands"))

@@ -115,6 +115,9 @@ class SqliteScheduleStore:
         with self._talking(), self._database.transaction() as c:
             c.execute("INSERT INTO schedule_commands(command) VALUES(?)", (json.dumps(command),))
 
+    def is_waiting(self, request: str) -> bool:
+        return any(command.get("request") == request for _, command in self.commands())
+
     def reset(self) -> None:
         with self._talking(), self._database.transaction() as c:
             for table in ("records", "commands"):
