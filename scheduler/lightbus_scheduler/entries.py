@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, get_args
 
@@ -19,7 +19,7 @@ Outcome = Literal["fired", "caught up", "skipped", "queued"]
 _NAMESPACE = uuid.UUID("6f2c3c0e-7c3c-5d5f-9f0e-3b9d5a1c7e42")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Misfire:
     """What becomes of slots that came due while nobody watched.
 
@@ -46,7 +46,10 @@ class Misfire:
             raise ScheduleError("misfire window", f"{self.window_seconds:g} s", "0 s or more")
 
 
-@dataclass(frozen=True, kw_only=True)
+_USUAL = Misfire()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
     """One schedule with its policies. What it fires is the caller's affair.
 
@@ -61,7 +64,7 @@ class Entry:
 
     id: str
     schedule: Schedule
-    misfire: Misfire = field(default_factory=Misfire)
+    misfire: Misfire = _USUAL
     overlap: Overlap = "allow"
     jitter_seconds: float = 0.0
     start: datetime | None = None
@@ -99,7 +102,7 @@ class Entry:
         return slot + width * (int.from_bytes(digest[:8], "big") / 2**64)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
     """What is known of one entry: all that has to survive a restart.
 
@@ -126,7 +129,7 @@ class Progress:
     queued: datetime | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What was decided of the slots of an entry from `first` to `last`; of a firing the two are one.
 

@@ -35,7 +35,7 @@ def utc(moment: datetime, what: str = "the moment") -> datetime:
     return moment.astimezone(timezone.utc)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Every:
     """A fixed interval: the slots are `anchor + k * period`, for every whole k.
 
@@ -72,7 +72,7 @@ class Every:
         return anchor + (moment - anchor) // self.period * self.period
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Once:
     """A single slot."""
 
@@ -85,7 +85,7 @@ class Once:
         return self.at if moment < self.at else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Window:
     """The slots of another schedule from `start` on, `end` included."""
 

@@ -31,6 +31,7 @@ ASLEEP_SECONDS = 60.0  #: a step that comes that late: this process stood still,
 FORGET_AFTER = timedelta(days=7)  #: the progress of an entry that is defined no more
 BATCH = 500
 MOST_BACKFILLED = 10_000
+_AT_ONCE = 2000  # entries read or written before the term is kept up again
 
 logger = logging.getLogger("lightbus.beat")
 
@@ -148,7 +149,9 @@ class Runner(Generic[T]):
                 self._follow()
                 return STANDBY_SECONDS
             if term != self._term:
-                self._take_over(now)
+                self._term = ""
+                if not self._take_over(now, term):
+                    return RETRY_SECONDS
                 self._term = term
             busy = bool(self._carry_out(now))
             busy |= self._fire(now)
@@ -177,10 +180,9 @@ class Runner(Generic[T]):
         """
         now = self._look_at_clocks()
         term = self.store.lead()
-        if term and term != self._term:
-            self._take_over(now)
-        self._term = term
-        return self._carry_out(now) if term else None
+        if term != self._term:
+            self._term = term if term and self._take_over(now, term) else ""
+        return self._carry_out(now) if self._term else None
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -215,7 +217,12 @@ class Runner(Generic[T]):
             logger.warning("another process leads now")
         self._term = ""
 
-    def _take_over(self, now: datetime) -> None:
+    def _take_over(self, now: datetime, term: str) -> bool:
+        """Read the state, and note the entries that are new. False when the term ended over it.
+
+        It takes seconds when there are very many, so the term is kept up meanwhile. The next try finds most of the
+        work done.
+        """
         records = self.store.load()
         self._known = dict(self._jobs)
         broken: set[str] = set()
@@ -228,7 +235,9 @@ class Runner(Generic[T]):
                     logger.error("stored entry %r is left out: %s", entry_id, error)
         changes: dict[str, Plain | None] = {}
         ahead: list[str] = []
-        for entry_id, job in self._known.items():
+        for number, (entry_id, job) in enumerate(self._known.items()):
+            if number % _AT_ONCE == 0 and self.store.lead() != term:
+                return False
             kept = records.get(entry_id)
             given = self.seeds.get(entry_id, Progress(decided=now)) if kept is None else progress_from(kept)
             progress = self._put(job, given)
@@ -246,9 +255,11 @@ class Runner(Generic[T]):
                 "%d entries (%s) are decided until after now: was the clock ahead? `lightbus schedule rewind` "
                 "lets them begin from now", len(ahead), ", ".join(sorted(ahead)[:5]),
             )  # fmt: skip
-        if changes:
-            self.store.commit(changes, ())
+        written = list(changes.items())
+        for first in range(0, len(written), _AT_ONCE):
+            self.store.commit(dict(written[first : first + _AT_ONCE]), ())
         logger.info("leading, %d entries", len(self._known))
+        return True
 
     def _put(self, job: Job, progress: Progress) -> Progress:
         """Into the plan, unless it is there as it is: a take-over after a short absence has little to do."""

@@ -28,6 +28,7 @@ from .wire import envelope_of
 
 LEASE_SECONDS = 1.0
 _RENEW_AFTER = 0.25
+_AT_ONCE = 2000  # records read before the lease is kept up again
 
 #: KEYS: leader. ARGV: term so far, a new term, lease in ms. Gives the term of this process, or "".
 LEAD = Script(
@@ -118,6 +119,8 @@ class RedisScheduleStore:
             for name, text in self._client.redis.hscan_iter(self._key("records"), count=1000):
                 entry_id = name.decode()
                 found[entry_id] = read_record(entry_id, text, self._client.where)
+                if self._term and len(found) % _AT_ONCE == 0:
+                    self.lead()
         return found
 
     def commands(self) -> Sequence[tuple[str, Mapping[str, Any]]]:

@@ -26,6 +26,7 @@ from .wake import Waker
 LEASE_SECONDS = 1.0
 #: A lease is kept up when that much of it has passed.
 _RENEW_AFTER = 0.25
+_AT_ONCE = 2000  # records read before the lease is kept up again
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS schedule_records(entry TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
@@ -84,6 +85,8 @@ class SqliteScheduleStore:
         found: dict[str, Mapping[str, Any]] = {}
         for entry_id, text in rows:
             found[entry_id] = read_record(entry_id, text, self._database.path)
+            if self._term and len(found) % _AT_ONCE == 0:
+                self.lead()
         return found
 
     def commands(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
