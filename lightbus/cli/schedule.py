@@ -100,7 +100,7 @@ def _require(entry_id: str, jobs: Mapping[str, Job]) -> Job:
     return names.lookup(entry_id, jobs, "schedule entry")
 
 
-@schedule.command()
+@schedule.command(short_help="All entries, with their next and last firing.")
 @app_option
 @url_option
 @json_option
@@ -141,7 +141,7 @@ def _row(entry_id: str, job: Job, plan: Plan, is_kept: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@schedule.command("next")
+@schedule.command("next", short_help="The next firings, of one entry or of all.")
 @click.argument("entry", required=False)
 @click.option("-n", "count", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many.")
 @app_option
@@ -166,7 +166,7 @@ def next_(entry: str | None, count: int, apps: tuple[str, ...], url: str | None,
             click.echo(f"{at.isoformat(timespec='seconds')}  {entry_id}")
 
 
-@schedule.command()
+@schedule.command(short_help="What a cron expression means.")
 @click.argument("cron")
 @click.option("--tz", default="UTC", show_default=True, help="The zone in which it is read.")
 @click.option("--dialect", type=click.Choice(["cron", "celery"]), default="cron", show_default=True,
@@ -221,7 +221,7 @@ def add(entry: str, text: str, apps: tuple[str, ...], url: str | None) -> None:
     _define("add", entry, text, apps, url)
 
 
-@schedule.command()
+@schedule.command(short_help="Replace an entry that was added.")
 @click.argument("entry")
 @click.option("--definition", "text", required=True, metavar="JSON", help="The whole entry, as for `add`.")
 @app_option
@@ -282,7 +282,7 @@ def resume(entry: str, apps: tuple[str, ...], url: str | None) -> None:
     _change("resume", entry, apps, url)
 
 
-@schedule.command()
+@schedule.command(short_help="Begin from now, after a clock was ahead.")
 @click.argument("entry")
 @app_option
 @url_option
@@ -300,7 +300,7 @@ def trigger(entry: str, apps: tuple[str, ...], url: str | None) -> None:
     _change("trigger", entry, apps, url)
 
 
-@schedule.command()
+@schedule.command(short_help="Fire the slots between two moments.")
 @click.argument("entry")
 @click.option("--after", required=True, metavar="MOMENT", help="ISO 8601 with an offset; not included.")
 @click.option("--until", required=True, metavar="MOMENT", help="The same; included.")
