@@ -188,15 +188,15 @@ class Bus:
         from lightbus_scheduler import Cron, Entry, Job, Misfire
 
         from .beat.targets import FunctionTarget
-        from .scheduled import due_event, listening
+        from .scheduled import api_of, listening
 
         schedule = Cron(when, tz) if isinstance(when, str) else when
 
         def decorate(function: F) -> F:
             own = check_name(name or function.__name__, "the schedule's name")
-            kind = due_event(self.name, own)
-            self.on(kind, name=own, retry=retry)(listening(function))
-            target = FunctionTarget(self.name, lambda: self.transport, own, lambda slot: kind(slot=slot))
+            api = api_of(self.name, own)
+            self.on(api.api_events["due"], name=own, retry=retry)(listening(function))
+            target = FunctionTarget(self, own, api)
             entry = Entry(
                 id=f"{self.name}.{own}", schedule=schedule, misfire=misfire or Misfire(), jitter_seconds=jitter_seconds
             )

@@ -12,17 +12,19 @@ from typing import Any
 from .core.api import Api, Event
 
 
-def due_event(app: str, name: str) -> type[Any]:
-    """The event class `<app>.schedule.<name>.due`, with the slot in ISO 8601 as its only field."""
+def api_of(app: str, name: str) -> type[Api]:
+    """The API `<app>.schedule.<name>` with the event `due`, whose only field is the slot in ISO 8601.
+
+    Python forgets a class that nobody holds, so whoever wants it found among the APIs keeps it.
+    """
 
     class due(Event, frozen=True, kw_only=True):
         slot: str
 
-    types.new_class(
+    return types.new_class(
         f"Schedule_{name}", (Api,), {"name": f"{app}.schedule.{name}", "version": "1.0"},
         lambda namespace: namespace.update(due=due, __module__=__name__),
     )  # fmt: skip
-    return due
 
 
 def listening(function: Callable[..., Any]) -> Callable[[Any], Any]:

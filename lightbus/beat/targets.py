@@ -6,13 +6,13 @@ A target declares the queues that it sends to, so that a firing waits for a work
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from lightbus_scheduler import Firing
 
-from ..core.api import Event
+from ..core.api import Api, Event
 from ..core.codec import encode_event
 from ..core.message import EventMessage, Origin, Parcel, Route
 from ..core.schema import encode_event as encode_payload
@@ -30,47 +30,68 @@ class Target(Protocol):
     def describe(self) -> str:
         """In a few words, for people."""
 
+    def url(self) -> str:
+        """The broker on which it has to be sent."""
+
+
+class SendingBus(Protocol):
+    """What a target needs of a `Bus`."""
+
+    name: str
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def transport(self) -> Transport: ...
+
 
 @dataclass(frozen=True)
 class EventTarget:
     """An event, the same at each slot."""
 
-    app: str
-    transport: Callable[[], Transport]
+    bus: SendingBus
     event: Event
 
     def parcels(self, firing: Firing) -> Sequence[Parcel]:
         """See `Target`."""
         spec = spec_of(self.event)
-        self.transport().declare(Topology((Exchange(EVENTS_EXCHANGE, "topic"),)))
-        return [_event_parcel(self.app, self.event, firing.message_id, event_route(spec.name, spec.major))]
+        self.bus.transport.declare(Topology((Exchange(EVENTS_EXCHANGE, "topic"),)))
+        return [_event_parcel(self.bus.name, self.event, firing.message_id, event_route(spec.name, spec.major))]
 
     def describe(self) -> str:
         """See `Target`."""
         return f"event {spec_of(self.event).name}"
+
+    def url(self) -> str:
+        """See `Target`."""
+        return self.bus.url
 
 
 @dataclass(frozen=True)
 class FunctionTarget:
     """A function under `@bus.schedule`: an event that goes straight to that function's queue."""
 
-    app: str
-    transport: Callable[[], Transport]
+    bus: SendingBus
     listener: str
-    due: Callable[[str], Event]  #: of the slot in ISO 8601
+    api: type[Api]  #: see `lightbus.scheduled.api_of`
 
     def parcels(self, firing: Firing) -> Sequence[Parcel]:
         """See `Target`."""
-        event = self.due(firing.slot.isoformat())
+        event = self.api.api_events["due"](slot=firing.slot.isoformat())  # type: ignore[call-arg]  # made at run time
         spec = spec_of(event)
         key = event_route(spec.name, spec.major).routing_key
-        topology = listener_topology(self.app, self.listener, (key,))
-        self.transport().declare(topology)
-        return [_event_parcel(self.app, event, firing.message_id, topology.queues[0].route)]
+        topology = listener_topology(self.bus.name, self.listener, (key,))
+        self.bus.transport.declare(topology)
+        return [_event_parcel(self.bus.name, event, firing.message_id, topology.queues[0].route)]
 
     def describe(self) -> str:
         """See `Target`."""
-        return f"function {self.app}.{self.listener}"
+        return f"function {self.bus.name}.{self.listener}"
+
+    def url(self) -> str:
+        """See `Target`."""
+        return self.bus.url
 
 
 def _event_parcel(app: str, event: Event, message_id: str, route: Route) -> Parcel:

@@ -18,7 +18,7 @@ from lightbus_scheduler import Every, Job, Plan, Progress, Runner
 
 from ..beat import SystemClock, run
 from ..beat.loop import parcels_of
-from ..core.errors import TransportError
+from ..core.errors import AccessRefused, BrokerUnreachable, ConnectionLost, NotConfirmed, NotLeading
 from ..core.message import Parcel
 from ..version import VERSION
 from ..worker import HealthFile, Sign, Systemd
@@ -33,6 +33,8 @@ from .supervision import PATH
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _SHOWN = 10
+#: What a broker that is away raises. Other errors of the transport are about one message, and skip its slot.
+AWAY = (AccessRefused, BrokerUnreachable, ConnectionLost, NotConfirmed, NotLeading)
 
 
 @click.command()
@@ -66,21 +68,19 @@ def beat(
     """
     logs.configure(loglevel, log_format)
     app = discovery.required(apps, url)
-    schedule = AppSchedule.of(app)
+    schedule = AppSchedule.of(app, url)
     seeds = {} if celery_state is None else seeds_from(celery_state, schedule.jobs)
     say = logs.log_line if log_format == "json" else logs.print_line
     if check:
         say("\n".join(next_lines(schedule.jobs, seeds)))
         return 0
     announce(app, say)
-    store = schedule.store(url)
+    store = schedule.store()
     if new_state:
         store.reset()
-    say(f"lightbus {VERSION} beat for {', '.join(app.names)} on {without_password(url or app.url)}")
+    say(f"lightbus {VERSION} beat for {', '.join(app.names)} on {without_password(schedule.url)}")
     say("\n".join(next_lines(schedule.jobs, seeds)))
-    runner: Runner[Parcel] = Runner(
-        schedule.jobs, store, parcels_of, SystemClock(), schedule.job_of, (TransportError,), seeds=seeds
-    )
+    runner: Runner[Parcel] = Runner(schedule.jobs, store, parcels_of, SystemClock(), schedule.job_of, AWAY, seeds=seeds)
     with contextlib.ExitStack() as held:
         if pidfile is not None:
             held.callback(PidFile(pidfile).remove)

@@ -18,11 +18,12 @@ from lightbus_scheduler.plain import moment_from, plain_schedule, progress_from
 
 from ..beat import SystemClock
 from ..beat.loop import parcels_of
-from ..core.errors import LightbusError, TransportError
+from ..core.errors import LightbusError
 from ..core.message import Parcel
 from ..ports import ScheduleStore
 from . import apps as discovery
 from . import names
+from .beat import AWAY
 from .connecting import announce
 from .scheduling import AppSchedule
 from .shared import app_option, json_option, object_of, print_json, url_option
@@ -71,9 +72,7 @@ class Opened:
             LightbusError: nobody did it within 15 seconds; it waits for a leader.
         """
         self.store.post(command)
-        runner: Runner[Parcel] = Runner(
-            self.code.jobs, self.store, parcels_of, SystemClock(), self.code.job_of, (TransportError,)
-        )
+        runner: Runner[Parcel] = Runner(self.code.jobs, self.store, parcels_of, SystemClock(), self.code.job_of, AWAY)
         deadline = time.monotonic() + _WAIT_SECONDS
         while time.monotonic() < deadline:
             done = runner.carry_out_commands()
@@ -87,8 +86,8 @@ class Opened:
 def _opened(apps: tuple[str, ...], url: str | None) -> Iterator[Opened]:
     app = discovery.load(apps, url)
     announce(app)
-    code = AppSchedule.of(app)
-    store = code.store(url)
+    code = AppSchedule.of(app, url)
+    store = code.store()
     try:
         yield Opened(code, store, store.records())
     finally:

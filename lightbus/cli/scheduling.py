@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import logging
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from ..drivers import open_schedule_store
 from ..ports import ScheduleStore
 from . import pyproject
 from .apps import LoadedApp
+from .shared import without_password
 
 if TYPE_CHECKING:
     from ..compat.app import TaskApp
@@ -36,12 +38,13 @@ class AppSchedule:
     """What an app schedules, and how a stored entry is read with its tasks and events."""
 
     app: LoadedApp
+    asked_url: str | None = None  #: from the command line
     jobs: list[Job] = field(default_factory=list)
 
     @classmethod
-    def of(cls, app: LoadedApp) -> AppSchedule:
+    def of(cls, app: LoadedApp, url: str | None) -> AppSchedule:
         """Raises ConfigError: an entry that cannot be used, by its name, field and value."""
-        found = cls(app)
+        found = cls(app, url)
         for bus in app.buses:
             found._add(bus.scheduled())
         found._add(found._of_celery())
@@ -49,14 +52,30 @@ class AppSchedule:
         found._warn_of_unknown_tasks()
         return found
 
-    def store(self, url: str | None) -> ScheduleStore:
-        """Where the schedule is kept: on the broker of the tasks, or of the app's first bus."""
-        options: Mapping[str, object] = {}
-        if self.app.celery_apps:
-            options = self.app.celery_apps[0].conf.broker_transport_options or {}
-        elif self.app.task_app is not None:
-            options = self.app.task_app.settings.broker_transport_options
-        return open_schedule_store(url or self.app.url, options=options)
+    @property
+    def url(self) -> str:
+        """The broker on which the schedule is kept, and all that it fires is sent.
+
+        Raises:
+            ConfigError: entries are sent on different ones.
+        """
+        urls: dict[str, str] = {job.target.url(): job.entry.id for job in self.jobs}
+        if len(urls) > 1:
+            (first, one), (second, other), *_ = urls.items()
+            raise ConfigError(
+                f"entry {one!r} is sent on {without_password(first)} and {other!r} on {without_password(second)}: "
+                "a beat serves one broker, so start one for each, with the -A that belongs to it"
+            )
+        if urls:
+            return next(iter(urls))
+        return self.task_app.bus.url if self.app.celery_apps else self.app.bus().url
+
+    def store(self) -> ScheduleStore:
+        """Where the schedule is kept; raises ConfigError as `url` does, or when that broker cannot keep one."""
+        url, options = self.url, {}
+        if self.app.task_app is not None and self.app.task_app.bus.url == url:
+            options = dict(self.app.task_app.settings.broker_transport_options)
+        return open_schedule_store(url, options=options)
 
     @property
     def task_app(self) -> TaskApp:
@@ -70,6 +89,8 @@ class AppSchedule:
 
                 self.app.task_app.configure(settings_from(self.app.celery_apps[0]))
         task_app: TaskApp = self.app.task_app
+        if self.asked_url and task_app.settings.broker_url != self.asked_url:  # --url wins, as in other commands
+            task_app.configure(dataclasses.replace(task_app.settings, broker_url=self.asked_url))
         task_app.bus.use_default_url(self.app.url)
         return task_app
 
@@ -109,7 +130,7 @@ class AppSchedule:
             event = msgspec.convert(plain.get("fields") or {}, kinds[name])
         except msgspec.ValidationError as error:
             raise ScheduleError(f"fields of {name}", str(plain.get("fields")), str(error)) from error
-        return EventTarget(bus.name, lambda: bus.transport, event)
+        return EventTarget(bus, event)
 
     @property
     def _celery_app(self) -> Any:

@@ -38,7 +38,18 @@ class TaskTarget:
         headers = {"celery_beat_task": True, "periodic_task_name": firing.job.entry.id}
         options["headers"] = {**headers, **(self.options.get("headers") or {})}
         outgoing = self.app.outgoing(self.task, list(self.args), dict(self.kwargs), options)
+        self._check_exchange(outgoing.route.exchange)
         return [Parcel(outgoing.wire, outgoing.route, outgoing.delay_seconds)]
+
+    def _check_exchange(self, exchange: str) -> None:
+        """RabbitMQ closes the channel on a message for an exchange that is not there, with all that is due on it."""
+        known = {queue.exchange or queue.name for queue in self.app.settings.celery_queues}
+        if exchange and exchange not in known:
+            raise ValueError(f"the option exchange={exchange!r} names none of task_queues")
+
+    def url(self) -> str:
+        """See `lightbus.beat.Target`."""
+        return self.app.bus.url
 
     def describe(self) -> str:
         """See `lightbus.beat.Target`."""

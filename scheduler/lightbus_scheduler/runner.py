@@ -316,7 +316,8 @@ class Runner(Generic[T]):
             self.store.commit(records, messages, done)
         except BaseException:
             for entry_id, progress in before.items():
-                self.plan.set_progress(entry_id, progress)
+                if entry_id in self.plan:
+                    self.plan.set_progress(entry_id, progress)
             raise
 
     def _tell(self, decision: Decision, firing: Firing | None) -> None:

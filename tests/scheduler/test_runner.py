@@ -118,7 +118,7 @@ def ids(entry: Entry, until: float, after: float = 0.0) -> list[str]:
     return [message_id(entry.id, slot) for slot in between(entry.slots, *span)]
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(
     st.lists(
         st.tuples(

@@ -98,7 +98,7 @@ class RedisSession:
             pipe.execute()
 
     def publish(self, wire: Wire, route: Route, delay_seconds: float, mandatory: bool) -> None:
-        raw = _envelope_bytes(envelope_of(wire, route.exchange, route.routing_key, uuid.uuid4().hex))
+        raw = envelope_bytes(envelope_of(wire, route.exchange, route.routing_key, uuid.uuid4().hex))
         if delay_seconds > 0:
             list_key = self._layout.list_key(route.routing_key, wire.priority)
             arguments = (pack(list_key, raw), round(delay_seconds * 1000))
@@ -209,7 +209,8 @@ class RedisSession:
         self._client.close()
 
 
-def _envelope_bytes(envelope: dict[str, Any]) -> bytes:
+def envelope_bytes(envelope: dict[str, Any]) -> bytes:
+    """The envelope as it lies in a list."""
     try:
         return json.dumps(envelope).encode()
     except TypeError:  # a header that only kombu's JSON can write: a datetime, bytes

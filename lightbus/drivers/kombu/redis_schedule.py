@@ -21,6 +21,7 @@ import msgspec
 from ...core.errors import NotLeading, TransportError
 from ...core.message import Parcel, Route
 from ..sqlite.schedule import read_record
+from .redis import envelope_bytes
 from .redis_client import RedisClient
 from .redis_errors import talking
 from .redis_layout import RedisLayout, Script, pack
@@ -204,7 +205,7 @@ def _bound_queues(client: RedisClient, route: Route) -> list[str]:
 
 def _message_arguments(parcel: Parcel, queue: str, list_key: str) -> list[Any]:
     route = parcel.route
-    raw = json.dumps(envelope_of(parcel.wire, route.exchange, route.routing_key, uuid.uuid4().hex)).encode()
+    raw = envelope_bytes(envelope_of(parcel.wire, route.exchange, route.routing_key, uuid.uuid4().hex))
     if parcel.delay_seconds > 0:
         return [pack(list_key, raw), queue, round(parcel.delay_seconds * 1000)]
     return [raw, queue, 0]
