@@ -78,7 +78,7 @@ class FunctionTarget:
 
     def parcels(self, firing: Firing) -> Sequence[Parcel]:
         """See `Target`."""
-        event = self.api.api_events["due"](slot=firing.slot.isoformat())  # type: ignore[call-arg]  # made at run time
+        event = self.api.api_events["due"](slot=firing.slot.isoformat())
         spec = spec_of(event)
         key = event_route(spec.name, spec.major).routing_key
         topology = listener_topology(self.bus.name, self.listener, (key,))

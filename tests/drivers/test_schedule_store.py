@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -115,6 +116,11 @@ def test_a_commit_sends_notes_and_drops_together_and_the_next_leader_goes_on_fro
     arrived: list[str] = []
     consumer = wait_for(lambda: arrived.extend(bodies(transport, "jobs")) or arrived, 20, "the task")
     assert consumer[0] == "task"
+    answers: list[object] = []
+    asking = threading.Thread(target=lambda: answers.append(dict(onlooker.records())))
+    asking.start()  # while another leads; on RabbitMQ it is the leader who answers
+    wait_for(lambda: first.lead() and (first.commands(), not asking.is_alive())[1], 30, "the answer")
+    assert answers == [expected]
     first.resign()
     leads(second)
     assert dict(second.load()) == expected
