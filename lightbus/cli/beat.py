@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import threading
@@ -33,6 +34,7 @@ from .supervision import PATH
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _SHOWN = 10
+_TOO_MANY = 1000  #: entries, of which looking for the next costs seconds at the start
 #: What a broker that is away raises. Other errors of the transport are about one message, and skip its slot.
 AWAY = (AccessRefused, BrokerUnreachable, ConnectionLost, NotConfirmed, NotLeading)
 
@@ -80,6 +82,8 @@ def beat(
         store.reset()
     say(f"lightbus {VERSION} beat for {', '.join(app.names)} on {without_password(schedule.url)}")
     say("\n".join(next_lines(schedule.jobs, seeds)))
+    gc.collect()
+    gc.freeze()  # the entries stay for good; with 100,000 of them each full collection would hold up what is due
     runner: Runner[Parcel] = Runner(schedule.jobs, store, parcels_of, SystemClock(), schedule.job_of, AWAY, seeds=seeds)
     with contextlib.ExitStack() as held:
         if pidfile is not None:
@@ -122,6 +126,8 @@ def seeds_from(path: Path, jobs: Sequence[Job]) -> dict[str, Progress]:
 
 def next_lines(jobs: Sequence[Job], seeds: dict[str, Progress]) -> list[str]:
     """The next firings of the code's entries, in words, and what a reader of an expression may not expect."""
+    if len(jobs) > _TOO_MANY:
+        return [f"{len(jobs)} entries in code and settings"]
     now = datetime.now(timezone.utc)
     plan = Plan()
     for job in jobs:

@@ -72,7 +72,7 @@ class Entry:
     max_count: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.id or len(self.id) > 200 or any(ord(character) < 32 for character in self.id):
+        if not self.id or len(self.id) > 200 or not self.id.isprintable():
             raise ScheduleError("id of an entry", self.id, "1 to 200 printable characters")
         if self.overlap not in get_args(Overlap):
             raise ScheduleError("overlap", str(self.overlap), ", ".join(get_args(Overlap)))

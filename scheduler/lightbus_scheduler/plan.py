@@ -10,9 +10,11 @@ import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 
+from .cron import Cron
 from .entries import Decision, Entry, Outcome, Progress, message_id
-from .kinds import Every, between, last_between
+from .kinds import Every, Schedule, between, last_between
 
 IsRunning = Callable[[str, str], bool]  #: entry id and message id to: is that message still waiting or being handled?
 
@@ -139,7 +141,7 @@ class Plan:
         entry = self._entries[entry_id]
         self._progress[entry_id] = progress
         (self._queued.add if progress.queued is not None else self._queued.discard)(entry_id)
-        slot = None if is_finished(entry, progress) else entry.slots.next_after(progress.decided)
+        slot = None if is_finished(entry, progress) else _next_slot(entry.slots, progress.decided)
         if slot is None:
             self._next.pop(entry_id, None)
             return
@@ -182,6 +184,15 @@ class Plan:
         if last is not None and entry.jitter_seconds and entry.due_at(last) > now:
             return last_between(entry.slots, decided, last - _BLINK)
         return last
+
+
+def _next_slot(schedule: Schedule, moment: datetime) -> datetime | None:
+    return _next_of_cron(schedule, moment) if isinstance(schedule, Cron) else schedule.next_after(moment)
+
+
+@lru_cache(maxsize=8192)  # thousands of entries share their expressions, and at a start their moment, too
+def _next_of_cron(cron: Cron, moment: datetime) -> datetime | None:
+    return cron.next_after(moment)
 
 
 def is_finished(entry: Entry, progress: Progress) -> bool:
