@@ -17,7 +17,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ from lightbus.core.errors import TransportError
 from lightbus.drivers import open_schedule_store, open_transport
 from lightbus.ports import Transport
 from lightbus_scheduler import Every, between, message_id
-from tests.brokers import RabbitMQ, Redis
+from tests.brokers import RabbitMQ, Redis, Server
 from tests.processes import Process, Processes, wait_for
 
 PERIODS = {"fast": 0.2, "slow": 0.7, "third": 1.1}
@@ -127,8 +127,18 @@ class Beats:
             one.stop(60)
 
 
-def soak(seed: int, rounds: int, beats: int, broker: str, url: str, folder: Path) -> Report:
-    """One soak on the broker at `url`, of kind `broker`."""
+def _restart(server: Server, chance: random.Random) -> str:
+    seconds = chance.uniform(0.0, 3.0)
+    server.stop()
+    time.sleep(seconds)  # the fault itself
+    server.start()
+    return f"broker away for {seconds:.1f} s"
+
+
+def soak(
+    seed: int, rounds: int, beats: int, broker: str, url: str, folder: Path, server: Server | None = None
+) -> Report:  # fmt: skip
+    """One soak on the broker at `url`, of kind `broker`; `server` is killed and started again now and then."""
     report, chance = Report(seed, broker), random.Random(seed)
     (folder / "proj.py").write_text(APP.format(url=url, options=OPTIONS.get(broker, {})))
     settings = "".join(SETTINGS.format(name=name, period=period) for name, period in PERIODS.items())
@@ -141,7 +151,10 @@ def soak(seed: int, rounds: int, beats: int, broker: str, url: str, folder: Path
         wait_for(lambda: any(" leading, " in log.read_text() for log in logs), 60, "a first leader", logs)
         for _ in range(rounds):
             time.sleep(chance.uniform(0.1, 1.0))  # the pause between two faults
-            report.faults.append(running.fault(chance))
+            if server is not None and chance.random() < 0.1:
+                report.faults.append(_restart(server, chance))
+            else:
+                report.faults.append(running.fault(chance))
             _collect(transport, report)
         before = len(report.sent)
         wait_for(
@@ -159,14 +172,21 @@ def soak(seed: int, rounds: int, beats: int, broker: str, url: str, folder: Path
 
 
 def _collect(transport: Transport, report: Report) -> None:
-    try:
-        if transport.message_count(QUEUE) is None:
+    """Take what is in the queue. The broker may have been restarted since, which the connection finds out now."""
+    for attempt in range(10):
+        try:
+            if transport.message_count(QUEUE) is None:
+                return
+            while (delivery := transport.get(QUEUE)) is not None:
+                sent_id = str(delivery.wire.headers["id"])
+                if not (delivery.redelivered and sent_id in report.sent):  # a broker that was killed forgot our ack
+                    report.sent[sent_id] += 1
+                delivery.ack()
             return
-        while (delivery := transport.get(QUEUE)) is not None:
-            report.sent[str(delivery.wire.headers["id"])] += 1
-            delivery.ack()
-    except TransportError as error:
-        raise AssertionError(f"the ledger cannot be read: {error}") from error
+        except TransportError as error:
+            if attempt == 9:
+                raise AssertionError(f"the ledger cannot be read: {error}") from error
+            time.sleep(0.2)  # until the server takes connections
 
 
 def _expected(url: str, broker: str) -> set[str]:
@@ -185,21 +205,19 @@ def _expected(url: str, broker: str) -> set[str]:
 
 
 @contextmanager
-def broker_url(broker: str, folder: Path) -> Iterator[str]:
+def broker_url(broker: str, folder: Path) -> Iterator[tuple[str, Server | None]]:
     """A private broker of that kind."""
-    with ExitStack() as stack:
-        if broker == "sqlite":
-            yield f"sqlite:///{folder}/bus.db"
-        elif broker == "redis":
-            redis = Redis(folder / "redis")
-            redis.start()
-            stack.callback(redis.stop)
-            yield redis.url
-        else:
-            rabbitmq = RabbitMQ(folder / "rabbitmq")
-            rabbitmq.start()
-            stack.callback(rabbitmq.stop)
-            yield rabbitmq.add_vhost(f"beat-{uuid.uuid4().hex[:8]}")
+    if broker == "sqlite":
+        yield f"sqlite:///{folder}/bus.db", None
+        return
+    server = Redis(folder / "redis") if broker == "redis" else RabbitMQ(folder / "rabbitmq")
+    if isinstance(server, Redis):
+        server.keeps_data = True
+    server.start()
+    try:
+        yield server.url if isinstance(server, Redis) else server.add_vhost(f"beat-{uuid.uuid4().hex[:8]}"), server
+    finally:
+        server.stop()
 
 
 def main() -> int:
@@ -209,11 +227,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--beats", type=int, default=3)
     parser.add_argument("--broker", choices=["amqp", "redis", "sqlite"], default="redis")
+    parser.add_argument("--restarts", action="store_true", help="one fault in ten kills the broker, for up to 3 s")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="lightbus-beat-soak-"))
     (folder / "project").mkdir()
-    with broker_url(given.broker, folder) as url:
-        report = soak(given.seed, given.rounds, given.beats, given.broker, url, folder / "project")
+    with broker_url(given.broker, folder) as (url, server):
+        report = soak(
+            given.seed, given.rounds, given.beats, given.broker, url, folder / "project",
+            server if given.restarts else None,
+        )  # fmt: skip
     print(report)
     if not report.is_clean:
         print("\n".join(report.faults), f"logs in {folder}", sep="\n")
