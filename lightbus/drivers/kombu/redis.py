@@ -116,7 +116,7 @@ class RedisSession:
             raise Unroutable(f"no queue takes messages for exchange {route.exchange!r}, key {route.routing_key!r}")
 
     def announce(self, wire: Wire, exchange: Exchange, routing_key: str) -> None:
-        raw = _envelope_bytes(envelope_of(wire, exchange.name, routing_key, uuid.uuid4().hex))
+        raw = envelope_bytes(envelope_of(wire, exchange.name, routing_key, uuid.uuid4().hex))
         with talking(self._client.where):
             for topic in self._client.topics(exchange.name, routing_key):
                 self._client.redis.publish(topic, raw)
