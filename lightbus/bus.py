@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from .aio import awaitable
 from .calling import RpcClient
@@ -28,6 +28,9 @@ from .middleware import Middleware, checked
 from .ports import Transport
 from .publishing import Publication, PublishHook, PublishHooks
 from .serving import CallEndpoint
+
+if TYPE_CHECKING:
+    from lightbus_scheduler import Job, Misfire, Schedule
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -71,6 +74,7 @@ class Bus:
         self._calls = CallEndpoint()
         self._endpoints: list[Endpoint] = []
         self._can_fire = False
+        self._jobs: list[Job] = []
         self._middleware = checked(middleware)
         self._publish_hooks = PublishHooks()
 
@@ -161,6 +165,58 @@ class Bus:
             return function
 
         return decorate
+
+    # -- schedule ----------------------------------------------------------------------------------------------------
+
+    def schedule(
+        self,
+        when: str | Schedule,
+        *,
+        tz: str = "UTC",
+        name: str = "",
+        misfire: Misfire | None = None,
+        jitter_seconds: float = 0.0,
+        retry: RetryPolicy | None = None,
+    ) -> Callable[[F], F]:
+        """Decorate a function that this app's workers run whenever `lightbus beat` finds it due.
+
+        It is called without arguments, or with the slot (an aware datetime in UTC) when it takes one.
+
+        Args:
+            when: a cron expression in Debian's dialect, read in `tz`; or a schedule, such as `Every(timedelta(...))`.
+            tz: an IANA name.
+            name: of its queue and of its entry in the schedule; default the function's name. Renaming it begins anew.
+            misfire: what becomes of slots that came due while no `lightbus beat` ran; default: the last one is run.
+            jitter_seconds: run each slot up to that much later; how much is fixed for the slot.
+            retry: when and how often a failure is tried again; default `RetryPolicy()`.
+
+        Raises:
+            ScheduleError: an expression, a zone or a value that cannot be used.
+        """
+        # Loaded here, since most programs have no schedule.
+        from lightbus_scheduler import Cron, Entry, Job, Misfire
+
+        from .beat.targets import FunctionTarget
+        from .scheduled import api_of, listening
+
+        schedule = Cron(when, tz) if isinstance(when, str) else when
+
+        def decorate(function: F) -> F:
+            own = check_name(name or function.__name__, "the schedule's name")
+            api = api_of(self.name, own)
+            self.on(api.api_events["due"], name=own, retry=retry)(listening(function))
+            target = FunctionTarget(self, own, api)
+            entry = Entry(
+                id=f"{self.name}.{own}", schedule=schedule, misfire=misfire or Misfire(), jitter_seconds=jitter_seconds
+            )
+            self._jobs.append(Job(entry, target, f"@bus.schedule, {function.__module__}.{function.__qualname__}"))
+            return function
+
+        return decorate
+
+    def scheduled(self) -> tuple[Job, ...]:
+        """What `schedule` was put over, for `lightbus beat` and tools."""
+        return tuple(self._jobs)
 
     # -- calls -------------------------------------------------------------------------------------------------------
 

@@ -6,13 +6,13 @@ that says whether it is right, and `Capabilities` says in what it may differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from .core.message import Route, Wire
+from .core.message import Parcel, Route, Wire
 from .core.outcome import REPEAT_HEADER
 from .core.rate import Turn
 from .core.topology import Exchange, Queue, Topology
@@ -317,3 +317,57 @@ class ChordTally(Protocol):
 
     def end_tally(self, group_id: str) -> None:
         """It was gone on with: forget the chord."""
+
+
+class ScheduleStore(Protocol):
+    """Where the schedule of one broker is kept, and the only way to send what it fires.
+
+    What has to be true at one moment (this process leads; the decision is noted; the message is in its queue) the
+    broker itself makes true. All processes with a store on one broker see one schedule.
+    """
+
+    def lead(self) -> str:
+        """The name of this process's term of leading, begun or kept up by this call; `""` while another one leads.
+
+        Raises:
+            TransportError: the broker cannot be reached.
+            ScheduleStateError: what was kept is gone.
+        """
+
+    def load(self) -> Mapping[str, Mapping[str, Any]]:
+        """Every record, for a leader whose term has just begun.
+
+        Raises:
+            ScheduleStateError: one cannot be read.
+        """
+
+    def commands(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
+        """Tag and content of the commands that wait, the oldest first."""
+
+    def commit(
+        self, records: Mapping[str, Mapping[str, Any] | None], messages: Sequence[Parcel], done: Sequence[str] = ()
+    ) -> None:
+        """Note `records` (None removes one), send `messages`, drop the commands tagged `done`: all or nothing.
+
+        Raises:
+            NotLeading: nothing of it, because this term has ended.
+            TransportError: nothing or all of it; `load` in the next term tells.
+        """
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, keeping the connection alive; returns early when something has arrived."""
+
+    def resign(self) -> None:
+        """Let another process lead, and disconnect. The store can be used again. Raises nothing."""
+
+    def records(self) -> Mapping[str, Mapping[str, Any]]:
+        """Every record, for anybody, without leading."""
+
+    def post(self, command: Mapping[str, Any]) -> None:
+        """Leave a command for the leader of now or later. It has an id of its own under `request`."""
+
+    def is_waiting(self, request: str) -> bool:
+        """Whether that command, posted by this store object, still waits for the leader, as far as can be seen."""
+
+    def reset(self) -> None:
+        """Forget everything that is kept, readable or not. No process may lead meanwhile."""

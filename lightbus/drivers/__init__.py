@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from ..core.errors import ConfigError
-from ..ports import ResultBackend, Transport
+from ..ports import ResultBackend, ScheduleStore, Transport
 
 _AMQP = "lightbus.drivers.kombu.amqp:AmqpTransport"
 _VIRTUAL = "lightbus.drivers.kombu.virtual:open_virtual"
@@ -54,6 +54,17 @@ _RESULT_BACKENDS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+_AMQP_SCHEDULE = "lightbus.drivers.kombu.amqp_schedule:AmqpScheduleStore"
+_REDIS_SCHEDULE = "lightbus.drivers.kombu.redis_schedule:RedisScheduleStore"
+
+_SCHEDULE_STORES: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("amqp", "amqps", "pyamqp"), _AMQP_SCHEDULE),
+        **dict.fromkeys(("redis", "rediss", "redis+socket", "sentinel"), _REDIS_SCHEDULE),
+        "sqlite": "lightbus.drivers.sqlite.schedule:open_sqlite_schedule",
+    }
+)
+
 _NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
 
 
@@ -86,6 +97,17 @@ def open_result_backend(url: str, *, options: Mapping[str, object] = _NO_OPTIONS
     factory = _load(url, _RESULT_BACKENDS, "result backend")
     backend: ResultBackend = factory(url, options)  # type: ignore[assignment]
     return backend
+
+
+def open_schedule_store(url: str, *, options: Mapping[str, object] = _NO_OPTIONS) -> ScheduleStore:
+    """Where the schedule of the broker at `url` is kept: on that broker. It connects on first use.
+
+    Raises:
+        ConfigError: that broker cannot keep one, or the library it needs is not installed.
+    """
+    factory = _load(url, _SCHEDULE_STORES, "schedule's broker")
+    store: ScheduleStore = factory(url, options)  # type: ignore[assignment]
+    return store
 
 
 def _load(url: str, table: Mapping[str, str], what: str) -> Callable[..., object]:

@@ -100,7 +100,7 @@ class RedisSession:
             pipe.execute()
 
     def publish(self, wire: Wire, route: Route, delay_seconds: float, mandatory: bool) -> None:
-        raw = _envelope_bytes(envelope_of(wire, route.exchange, route.routing_key, uuid.uuid4().hex))
+        raw = envelope_bytes(envelope_of(wire, route.exchange, route.routing_key, uuid.uuid4().hex))
         if delay_seconds > 0:
             list_key = self._layout.list_key(route.routing_key, wire.priority)
             arguments = (pack(list_key, raw), round(delay_seconds * 1000))
@@ -118,7 +118,7 @@ class RedisSession:
             raise Unroutable(f"no queue takes messages for exchange {route.exchange!r}, key {route.routing_key!r}")
 
     def announce(self, wire: Wire, exchange: Exchange, routing_key: str) -> None:
-        raw = _envelope_bytes(envelope_of(wire, exchange.name, routing_key, uuid.uuid4().hex))
+        raw = envelope_bytes(envelope_of(wire, exchange.name, routing_key, uuid.uuid4().hex))
         with talking(self._client.where):
             for topic in self._client.topics(exchange.name, routing_key):
                 self._client.redis.publish(topic, raw)
@@ -216,7 +216,8 @@ class RedisSession:
         self._client.close()
 
 
-def _envelope_bytes(envelope: dict[str, Any]) -> bytes:
+def envelope_bytes(envelope: dict[str, Any]) -> bytes:
+    """The envelope as it lies in a list."""
     try:
         return json.dumps(envelope).encode()
     except TypeError:  # a header that only kombu's JSON can write: a datetime, bytes
