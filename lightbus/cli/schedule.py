@@ -37,6 +37,12 @@ def schedule() -> None:
 
     What `add` makes is kept on the broker and survives restarts; what stands in the code is changed there. A running
     `lightbus beat` carries changes out at once; when none runs, the command does it itself.
+
+    \b
+    Examples:
+      lightbus schedule ls -A shop
+      lightbus schedule pause report -A shop --note "the mail server moves"
+      lightbus schedule explain "0 3 * * mon#1"
     """
 
 

@@ -856,7 +856,7 @@ def test_shadow_name_and_on_bound_of_a_class_are_called() -> None:
     assert made.bound_to == "proj"
 
 
-@pytest.mark.parametrize("option", ["rate_limit", "Strategy", "Request"])
+@pytest.mark.parametrize("option", ["Strategy", "Request"])
 def test_an_option_of_celerys_worker_says_what_to_do_instead(option: str) -> None:
     app = compat.Celery("proj")
 
