@@ -25,6 +25,11 @@ TEST = [
     "opentelemetry-instrumentation-celery>=0.41b0",
     "opentelemetry-sdk>=1.20",
     *DJANGO_RESULTS,
+    "attrs>=23.1",
+    "jsonschema>=4.18",
+    "mypy>=1.13",
+    "pydantic>=2.5",
+    "pyright[nodejs]>=1.1.380",
     "psycopg[binary]>=3.1",
     *SQLALCHEMY,
     "pydantic>=2",
@@ -36,7 +41,7 @@ TEST = [
     "pytest-xdist>=3.6",
     "tzdata",
 ]
-DEV = [*TEST, "build>=1.2", "mypy>=1.13", "ruff>=0.8", "tox>=4.20"]
+DEV = [*TEST, "build>=1.2", "ruff>=0.8", "tox>=4.20"]
 
 
 def read_version() -> str:
