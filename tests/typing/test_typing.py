@@ -25,7 +25,7 @@ def mypy(path: Path) -> dict[int, str]:
     )  # fmt: skip
     assert done.returncode in (0, 1), done.stdout + done.stderr
     found = re.findall(r"^(.*?):(\d+): error: (.*)$", done.stdout, re.MULTILINE)
-    assert {name for name, _, _ in found} <= {str(path)}, done.stdout
+    assert {Path(name).name for name, _, _ in found} <= {path.name}, done.stdout
     return {int(line): text for _, line, text in found}
 
 
