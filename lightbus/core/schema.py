@@ -153,7 +153,7 @@ def decode_problem(payload: bytes) -> Problem:
 def problem_of_declared(error: ApiError) -> Problem:
     """The problem by which a declared error travels."""
     try:
-        fields = msgspec.to_builtins(error.fields)
+        fields = msgspec.to_builtins(error.fields, enc_hook=to_plain)
     except _UNWRITABLE:
         fields = {}  # the caller gets the text, in an error that says that the fields do not fit
     return Problem(type="api:" + type(error).__name__, title=type(error).__name__, detail=error.text, fields=fields)
@@ -163,7 +163,9 @@ def rebuild_declared(kind: type[ApiError], problem: Problem) -> ApiError | Remot
     """The declared error itself, with its fields converted to their types; RemoteError when they do not fit."""
     try:
         hints = {k: v for cls in reversed(kind.__mro__) for k, v in _own_hints(cls).items()}
-        fields = {name: msgspec.convert(value, hints[name]) for name, value in problem.fields.items()}
+        fields = {
+            name: msgspec.convert(value, hints[name], dec_hook=from_plain) for name, value in problem.fields.items()
+        }
         return kind(problem.detail, **fields)
     except (msgspec.ValidationError, TypeError, KeyError, RecursionError) as error:
         text = f"{kind.__name__} arrived with fields that do not fit ({error}); its text is {problem.detail!r}"

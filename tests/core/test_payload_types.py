@@ -19,9 +19,9 @@ import pydantic
 import pytest
 from msgspec import Meta
 
-from lightbus import Api, BadArguments, Bus, Event, rpc
+from lightbus import Api, ApiError, BadArguments, Bus, Event, rpc
 from lightbus.contracts.document import DIALECT, document_of
-from lightbus.core.schema import encode_event
+from lightbus.core.schema import decode_problem, encode_event, encode_problem, problem_of_declared, rebuild_declared
 from lightbus.drivers.memory import MemoryTransport
 from lightbus.drivers.memory_broker import MemoryBroker
 from tests.runtime.workers import working
@@ -92,6 +92,7 @@ class Case:
     field: str = "value"
 
 
+MODEL = Model(id=1, born=date(2026, 1, 2), inner=Inner(price=Decimal("1.5")))
 CASES = [
     Case(int, 7, "seven", "Expected `int`"),
     Case(float, 1.5, "x", "Expected `float`"),
@@ -119,7 +120,7 @@ CASES = [
     Case(Struct, Struct(1), Struct("x"), "Expected `int`", "value.id"),  # type: ignore[arg-type]
     Case(Cat | Dog, Dog(True), Struct(1), "missing required field `type`"),
     Case(Pair, Pair(1, "a"), Pair("x", "a"), "Expected `int`", "value[0]"),  # type: ignore[arg-type]
-    Case(Model, Model(id=1, born=date(2026, 1, 2), inner=Inner(price=Decimal("1.5"))), {"id": 1}, "born"),
+    Case(Model, MODEL, {"id": 1}, "born"),
     Case(list[Model], [Model(id=1, born=date(2026, 1, 2))], [{"id": "x"}], "id", "value[0]"),
     Case(Annotated[int, Meta(ge=0)], 0, -1, "Expected `int` >= 0"),
     Case(Annotated[str, Meta(max_length=2)], "ab", "abc", "length <= 2"),
@@ -202,6 +203,19 @@ def test_a_missing_an_unknown_and_an_unwritable_field_are_named() -> None:
         api.happened(valeu=1)
     with pytest.raises(BadArguments, match=r"value: .*object.*namely|value: object has no JSON form, in <object"):
         encode_event(api.happened(value=object()))
+
+
+def test_a_declared_error_carries_such_types_too() -> None:
+    class Refused(ApiError):
+        model: Model
+        price: Decimal
+
+    error = Refused("no", model=MODEL, price=Decimal("1.5"))
+    problem = decode_problem(encode_problem(problem_of_declared(error)))
+
+    again = rebuild_declared(Refused, problem)
+    assert isinstance(again, Refused)
+    assert again.fields == {"model": MODEL, "price": Decimal("1.5")}
 
 
 def _annotated(function: Any, kind: Any) -> Any:
