@@ -25,9 +25,12 @@ TEST = [
     "opentelemetry-instrumentation-celery>=0.41b0",
     "opentelemetry-sdk>=1.20",
     *DJANGO_RESULTS,
+    "attrs>=23.1",
+    "jsonschema>=4.18",
+    "mypy>=1.13",
     "psycopg[binary]>=3.1",
     *SQLALCHEMY,
-    "pydantic>=2",
+    "pydantic>=2.5",
     "cronsim>=2.6",
     "freezegun>=1.5",
     "hypothesis>=6.100",
@@ -36,7 +39,7 @@ TEST = [
     "pytest-xdist>=3.6",
     "tzdata",
 ]
-DEV = [*TEST, "build>=1.2", "mypy>=1.13", "ruff>=0.8", "tox>=4.20"]
+DEV = [*TEST, "build>=1.2", "pyright[nodejs]>=1.1.380", "ruff>=0.8", "tox>=4.20"]
 
 
 def read_version() -> str:

@@ -20,6 +20,7 @@ from .core.rate import Rate
 from .core.retry import RetryPolicy
 from .core.schema import encode_event as encode_payload
 from .core.topology import DEAD_LETTER_QUEUE, EVENTS_EXCHANGE, Exchange, Topology, check_name, event_route
+from .deadletters import DeadLetters
 from .drivers import open_transport
 from .endpoint import Endpoint
 from .identity import new_origin
@@ -292,6 +293,10 @@ class Bus:
     def listeners(self) -> tuple[Listener, ...]:
         """The listeners of this app, for tools."""
         return tuple(self._events.listeners())
+
+    def dead_letters(self) -> DeadLetters:
+        """What this app's workers parked, to look at, to replay or to throw away."""
+        return DeadLetters(self.transport, self.dead_letter_queue)
 
     def close(self) -> None:
         """Wait for what is under way and disconnect. A bus that has an URL may be used again afterwards."""

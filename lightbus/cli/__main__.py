@@ -31,6 +31,8 @@ COMMANDS = {
     "fire": "Fire an event.",
     "send": "Send a task by its name.",
     "tail": "Print events as they arrive, without taking them from anybody.",
+    "contract": "Export API contracts, compare them, or write one down as Python.",
+    "dead": "Look at what was parked, try it again, or throw it away.",
     "doctor": "Look at the broker and the app, and say what is wrong.",
     "version": "Print the versions in use.",
 }

@@ -15,7 +15,7 @@ import msgspec
 
 from ..core.errors import DecodeError
 from ..core.message import Wire
-from ..core.outcome import ATTEMPT_HEADER, BROKER_TRAIL_PREFIXES, DEAD_PREFIX, REPEAT_HEADER
+from ..core.outcome import ATTEMPT_HEADER, BROKER_TRAIL_PREFIXES, DEAD_PREFIX, HISTORY_HEADER, REPEAT_HEADER
 from . import json
 from .bodies import read_body
 from .compression import compress
@@ -33,7 +33,9 @@ CELERY_HEADERS = frozenset(
     }
 )  # fmt: skip
 #: What a hand-over, a redelivery or a dead letter wrote on the message; a message made from it starts without.
-_TRAIL_PREFIXES = (*BROKER_TRAIL_PREFIXES, DEAD_PREFIX, ATTEMPT_HEADER, REPEAT_HEADER, HOPS_HEADER, FROM_HEADER)
+_TRAIL_PREFIXES = (
+    *BROKER_TRAIL_PREFIXES, DEAD_PREFIX, ATTEMPT_HEADER, HISTORY_HEADER, REPEAT_HEADER, HOPS_HEADER, FROM_HEADER,
+)  # fmt: skip
 
 
 class TaskMessage(msgspec.Struct, frozen=True, kw_only=True):
