@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -93,6 +94,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 
 # Names and brokers
+
+
+@pytest.fixture(autouse=True)
+def empty_memory_transport() -> None:
+    """kombu's `memory://` is one broker for the whole process: what an earlier test left there is not this one's."""
+    memory = sys.modules.get("kombu.transport.memory")
+    if memory is not None:
+        memory.Channel.queues.clear()
+        memory.Transport.global_state.clear()
 
 
 @pytest.fixture(autouse=True)
