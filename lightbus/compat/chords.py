@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ConfigError, TransportError
-from ..ports import ChordCounter
+from ..ports import ChordCounter, ChordParts
 from . import json, states
 from .canvas import Chain, Chord, Group, Signature, as_list, signature
 from .exceptions import ChordError, EncodeError
@@ -70,13 +70,7 @@ class Chords:
         except (TypeError, ValueError) as error:
             logger.warning("the chord %s has no body that can be sent: %s", document.group_id, error)
             return
-        try:
-            part = json.dumps([1, document.task_id, document.status, document.result]).encode()
-        except ValueError as error:
-            raise EncodeError(f"the result of task {document.task_id!r} {error}") from error
-        found = self._counter().count_part(
-            document.group_id, document.task_id, group_index, part, expires_seconds=self._expires_seconds
-        )
+        found = self._count(document, group_index)
         if found is None:
             return
         try:
@@ -87,6 +81,30 @@ class Chords:
         else:
             self._send_body(callback, values)
         self._counter().end_chord(document.group_id, found.claim)
+
+    def unread(self, document: ResultDocument, group_index: int | None) -> None:
+        """A task whose message cannot be read, nor in it the body of its chord, has failed: it is counted all the same,
+        so that whichever task of the header ends last fails the chord. Where it is itself the last, nobody can.
+
+        Raises:
+            TransportError: it could not be counted.
+        """
+        if not document.group_id or not self.possible:
+            return
+        if self._count(document, group_index) is not None:
+            logger.error(
+                "chord %s waits for ever: its last task %s cannot be read, which alone could say which its body is",
+                document.group_id, document.task_id,
+            )  # fmt: skip
+
+    def _count(self, document: ResultDocument, group_index: int | None) -> ChordParts | None:
+        try:
+            part = json.dumps([1, document.task_id, document.status, document.result]).encode()
+        except ValueError as error:
+            raise EncodeError(f"the result of task {document.task_id!r} {error}") from error
+        return self._counter().count_part(
+            document.group_id or "", document.task_id, group_index, part, expires_seconds=self._expires_seconds
+        )
 
     def _send_body(self, callback: Signature, values: list[Any]) -> None:
         try:

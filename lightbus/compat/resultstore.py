@@ -5,6 +5,7 @@ Three shapes behind one protocol. The formats are `results`'; keys, expiry and w
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -18,13 +19,15 @@ from typing import TYPE_CHECKING, Protocol
 from .. import open_result_backend
 from ..core.errors import ConfigError, DecodeError, NotConfirmed
 from ..core.message import Route, Wire
-from ..core.topology import Topology, reply_queue
+from ..core.topology import Topology, is_reply_queue, reply_queue
 from . import states
 from .results import ResultDocument, decode_result, encode_result
 from .settings import Settings
 
 if TYPE_CHECKING:
     from ..ports import Consumer, Delivery, ResultBackend, Transport
+
+logger = logging.getLogger(__name__)
 
 _KEPT_ANSWERS = 10_000  #: answers that nobody has asked for yet; the oldest go first
 
@@ -173,6 +176,12 @@ class RepliedResults:
         data = encode_result(document, max_bytes=self._settings.result_max_bytes)
         if not reply_to:
             return  # nobody waits
+        if not is_reply_queue(reply_to):  # or anybody could have a worker write into any queue
+            logger.error(
+                "the result of task %r is not sent: its message asks for it in %.100r, which is no queue for results",
+                document.task_id, reply_to,
+            )  # fmt: skip
+            return
         answer = Wire(body=data, correlation_id=correlation_id or document.task_id, durable=False)
         wait_for(self._transport().publish(answer, Route("", reply_to)), self._settings.publish_timeout_seconds)
 

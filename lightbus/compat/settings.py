@@ -14,6 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ..core.errors import ConfigError
+from ..core.message import MAX_BODY_BYTES
 from ..core.topology import Binding, Exchange, Queue, Topology, task_queue_name
 from .routes import queue_from_routes
 
@@ -69,6 +70,8 @@ class Settings:
         result_max_bytes: a larger result is stored as a failure that says so.
         send_task_events: workers begin with events for monitors switched on; `send_sent_event`: whoever sends a task
             tells of it, on `event_exchange`.
+        task_max_bytes: a task message whose body is longer, decompressed, is parked. In a Celery configuration it is
+            `lightbus_task_max_bytes`.
     """
 
     broker_url: str | None = None
@@ -89,6 +92,7 @@ class Settings:
     result_failure_expires_seconds: float | None = None
     result_extended: bool = False
     result_max_bytes: int = 128 * 2**20
+    task_max_bytes: int = MAX_BODY_BYTES
     task_ignore_result: bool = False
     store_errors_even_if_ignored: bool = False
     always_eager: bool = False
@@ -277,6 +281,7 @@ _TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
     "task_send_sent_event": ("send_sent_event", _boolean),
     "event_exchange": ("event_exchange", str),
     "event_serializer": ("", _json_only),
+    "lightbus_task_max_bytes": ("task_max_bytes", int),
 }
 
 #: Old names that do not follow from the new ones.

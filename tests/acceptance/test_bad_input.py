@@ -31,7 +31,7 @@ from tests.processes import children
 
 SECONDS = 20.0
 CASE = "case"  #: header that names the case, so that its dead letter is found again
-ANSWERS = "answers"
+ANSWERS = "lightbus.reply.test.answers"
 TASK, EVENT, CALL = "shop.tasks.resize_image", "shop.orders.placed", "support.tickets.of_order"
 CALL_QUEUE, EVENT_QUEUE = "lightbus.rpc.support.tickets.v1", "support.on.keep_order"
 
