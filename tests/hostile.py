@@ -17,6 +17,7 @@ from decimal import Decimal
 from typing import Any
 
 import amqp.serialization
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from lightbus.compat.protocol import CELERY_HEADERS, TaskMessage, encode_task
@@ -32,6 +33,7 @@ TASK = "shop.tasks.resize_image"
 EVENT, EVENT_QUEUE = "shop.orders.placed", "support.on.keep_order"
 CALL, CALL_QUEUE = "support.tickets.of_order", "lightbus.rpc.support.tickets.v1"
 REPLIES = "lightbus.reply.test.hostile"
+FIRST_ORDER = 1_000_000  #: the order of a hostile event is that and the number of the case
 CASE = "case"  #: header that names the case where it can, so that its dead letter is found again
 
 _MISSING = object()
@@ -88,6 +90,11 @@ class Hostile:
         )
 
     @property
+    def reads_reply_to(self) -> bool:
+        """Whether its result can be sent to `REPLIES`."""
+        return self.properties.get("reply_to") == REPLIES
+
+    @property
     def is_json(self) -> bool:
         """Whether JSON has all its headers, as Redis and the embedded broker want it."""
         try:
@@ -98,11 +105,13 @@ class Hostile:
 
     @property
     def is_amqp(self) -> bool:
-        """Whether py-amqp can write it: half a character has no UTF-8, and an integer more than eight bytes no form."""
+        """Whether py-amqp can write it, and RabbitMQ read it: half a character has no UTF-8, an integer of more than
+        eight bytes no form, and floats that are not finite close the sender's connection."""
         try:
             amqp.serialization.dumps("F", [dict(self.headers)])
             str(self.properties).encode()
-        except Exception:  # whatever it raises
+            json.dumps(dict(self.headers), default=str, allow_nan=False)
+        except Exception:  # noqa: BLE001 - whatever it raises
             return False
         return True
 
@@ -276,7 +285,7 @@ def event(number: int) -> Wire:
 
 def events() -> list[Hostile]:
     """For the queue of a listener to `EVENT`; the order is 1,000,000 and the case's number."""
-    return _native(lambda number: event(1_000_000 + number), ("lightbus_attempt",), "bad-arguments")
+    return _native(lambda number: event(FIRST_ORDER + number), ("lightbus_attempt",), "bad-arguments")
 
 
 def call(number: int) -> Wire:
@@ -353,3 +362,26 @@ def spoilt(draw: st.DrawFn, good: Wire) -> Wire:
         reply_to=draw(st.sampled_from([good.reply_to, "", "shop"])),
         correlation_id=draw(st.just(good.correlation_id) | st.text(max_size=8)),
     )
+
+
+def drawn(kind: str, count: int) -> list[Hostile]:
+    """Always the same `count` messages of the kind `task`, `event` or `call` that Hypothesis makes from a good one."""
+    make = {"task": task, "event": lambda number: event(FIRST_ORDER + number), "call": call}[kind]
+    found: list[Hostile] = []
+
+    @settings(max_examples=count, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
+    @given(st.data())
+    def draw(data: st.DataObject) -> None:
+        number = 100_000 + len(found)
+        wire = dataclasses.replace(data.draw(spoilt(make(number))), reply_to=REPLIES)
+        found.append(as_case(wire, f"drawn {number}", number))
+
+    draw()
+    return found
+
+
+def as_case(wire: Wire, name: str = "good", number: int = 0) -> Hostile:
+    """`wire` as a client without Lightbus would write it."""
+    listed = _List()
+    listed.add(name, ANY, wire)
+    return dataclasses.replace(listed.found[0], number=number)
