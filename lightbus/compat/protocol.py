@@ -234,7 +234,8 @@ def _read_headers(what: str, values: Mapping[str, object]) -> _Headers:
         read = msgspec.convert(values, _Headers)
     except (msgspec.ValidationError, UnicodeError):  # half a surrogate pair is the latter
         return fields.headers()
-    if not (read.id.isascii() and read.task.isascii() and (read.group is None or read.group.isascii())):
+    names = (read.id, read.task, read.group, read.root_id, read.parent_id, read.shadow)
+    if not all(name is None or name.isascii() for name in names):
         read = fields.headers()  # which looks at each character: the keys of results are made of these
     # What a type does not say: whether a text is a moment, and whether a number is one that a clock can wait.
     read.eta = fields.moment("eta") if read.eta is not None else None

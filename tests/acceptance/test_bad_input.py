@@ -263,6 +263,11 @@ class Kept:
                 delivery.ack()
 
 
+@pytest.mark.parametrize(
+    "serving",
+    [pytest.param(kind, marks=pytest.mark.xdist_group(f"bad-{kind}")) for kind in ("amqp", "redis")],
+    indirect=True,
+)
 def test_every_hostile_message_is_run_or_parked_within_bounded_memory_and_the_good_one_behind_each_is_handled(
     serving: Serving,
 ) -> None:
