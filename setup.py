@@ -13,6 +13,8 @@ HERE = Path(__file__).parent
 
 REDIS = ["kombu[redis]>=5.4"]  # kombu knows which redis clients it works with
 CELERY = ["celery>=5.3"]
+SQLALCHEMY = ["sqlalchemy>=2.0"]
+DJANGO_RESULTS = ["django>=4.2", "django-celery-results>=2.5"]
 METRICS = ["prometheus-client>=0.20"]
 OTEL = ["opentelemetry-api>=1.20"]
 BENCH = [*REDIS, *CELERY, "dramatiq[rabbitmq,redis]>=1.17", "huey>=2.5", "psutil>=5.9"]
@@ -22,9 +24,13 @@ TEST = [
     *OTEL,
     "opentelemetry-instrumentation-celery>=0.41b0",
     "opentelemetry-sdk>=1.20",
-    "django>=4.2",
+    *DJANGO_RESULTS,
+    "attrs>=23.1",
+    "jsonschema>=4.18",
+    "mypy>=1.13",
     "psycopg[binary]>=3.1",
-    "sqlalchemy>=2.0",
+    *SQLALCHEMY,
+    "pydantic>=2.5",
     "cronsim>=2.6",
     "freezegun>=1.5",
     "hypothesis>=6.100",
@@ -33,7 +39,7 @@ TEST = [
     "pytest-xdist>=3.6",
     "tzdata",
 ]
-DEV = [*TEST, "build>=1.2", "mypy>=1.13", "ruff>=0.8", "tox>=4.20"]
+DEV = [*TEST, "build>=1.2", "pyright[nodejs]>=1.1.380", "ruff>=0.8", "tox>=4.20"]
 
 
 def read_version() -> str:
@@ -72,6 +78,8 @@ setup(
         "celery": CELERY,
         "metrics": METRICS,
         "otel": OTEL,
+        "sqlalchemy": SQLALCHEMY,
+        "django-results": DJANGO_RESULTS,
         "demo": [*REDIS, *CELERY, "rich>=13"],
         "bench": BENCH,
         "test": TEST,

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Unwritable,
         WorkerLost,
     )
+    from .core.rate import Rate
     from .core.retry import RetryPolicy
     from .drivers import open_result_backend, open_transport
     from .endpoint import Invocation, current_delivery
@@ -64,6 +65,7 @@ __all__ = [
     "Middleware",
     "NotConfirmed",
     "NotServed",
+    "Rate",
     "Rejected",
     "RemoteError",
     "RetryPolicy",
@@ -86,6 +88,7 @@ _HOMES = {
     "Event": "core.api",
     "Invocation": "endpoint",
     "Middleware": "middleware",
+    "Rate": "core.rate",
     "RetryPolicy": "core.retry",
     "current_delivery": "endpoint",
     "open_result_backend": "drivers",

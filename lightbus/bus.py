@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from .aio import awaitable
 from .calling import RpcClient
@@ -16,9 +16,11 @@ from .core.api import Api, Event, Rpc
 from .core.codec import encode_event
 from .core.errors import DeclarationError
 from .core.message import EventMessage, Route, Wire
+from .core.rate import Rate
 from .core.retry import RetryPolicy
 from .core.schema import encode_event as encode_payload
 from .core.topology import DEAD_LETTER_QUEUE, EVENTS_EXCHANGE, Exchange, Topology, check_name, event_route
+from .deadletters import DeadLetters
 from .drivers import open_transport
 from .endpoint import Endpoint
 from .identity import new_origin
@@ -27,6 +29,9 @@ from .middleware import Middleware, checked
 from .ports import Transport
 from .publishing import Publication, PublishHook, PublishHooks
 from .serving import CallEndpoint
+
+if TYPE_CHECKING:
+    from lightbus_scheduler import Job, Misfire, Schedule
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,6 +75,7 @@ class Bus:
         self._calls = CallEndpoint()
         self._endpoints: list[Endpoint] = []
         self._can_fire = False
+        self._jobs: list[Job] = []
         self._middleware = checked(middleware)
         self._publish_hooks = PublishHooks()
 
@@ -130,6 +136,7 @@ class Bus:
         retry: RetryPolicy | None = None,
         soft_limit_seconds: float | None = None,
         hard_limit_seconds: float | None = None,
+        rate: str | Rate | None = None,
     ) -> Callable[[F], F]:
         """Decorate the function that listens to `events`; it gets the event, once per event of this app.
 
@@ -138,6 +145,7 @@ class Bus:
             retry: when and how often a failure is tried again; default `RetryPolicy()`.
             soft_limit_seconds: raise `SoftTimeLimitExceeded` in the function when it runs for longer.
             hard_limit_seconds: end its process when it runs for longer; a failure like any other.
+            rate: how often it may begin in one `lightbus worker`, `"100/s"`, `"10/m"` or `"2/h"`; or a `Rate`.
         """
         if not events:
             raise DeclarationError("bus.on() needs at least one event class")
@@ -146,12 +154,70 @@ class Bus:
             listener_name = check_name(name or function.__name__, "the listener name")
             self._events.add(
                 Listener(
-                    listener_name, function, events, retry or RetryPolicy(), soft_limit_seconds, hard_limit_seconds
+                    listener_name,
+                    function,
+                    events,
+                    retry or RetryPolicy(),
+                    soft_limit_seconds,
+                    hard_limit_seconds,
+                    Rate.parse(rate) if isinstance(rate, str) else rate,
                 )
             )
             return function
 
         return decorate
+
+    # -- schedule ----------------------------------------------------------------------------------------------------
+
+    def schedule(
+        self,
+        when: str | Schedule,
+        *,
+        tz: str = "UTC",
+        name: str = "",
+        misfire: Misfire | None = None,
+        jitter_seconds: float = 0.0,
+        retry: RetryPolicy | None = None,
+    ) -> Callable[[F], F]:
+        """Decorate a function that this app's workers run whenever `lightbus beat` finds it due.
+
+        It is called without arguments, or with the slot (an aware datetime in UTC) when it takes one.
+
+        Args:
+            when: a cron expression in Debian's dialect, read in `tz`; or a schedule, such as `Every(timedelta(...))`.
+            tz: an IANA name.
+            name: of its queue and of its entry in the schedule; default the function's name. Renaming it begins anew.
+            misfire: what becomes of slots that came due while no `lightbus beat` ran; default: the last one is run.
+            jitter_seconds: run each slot up to that much later; how much is fixed for the slot.
+            retry: when and how often a failure is tried again; default `RetryPolicy()`.
+
+        Raises:
+            ScheduleError: an expression, a zone or a value that cannot be used.
+        """
+        # Loaded here, since most programs have no schedule.
+        from lightbus_scheduler import Cron, Entry, Job, Misfire
+
+        from .beat.targets import FunctionTarget
+        from .scheduled import api_of, listening
+
+        schedule = Cron(when, tz) if isinstance(when, str) else when
+
+        def decorate(function: F) -> F:
+            own = check_name(name or function.__name__, "the schedule's name")
+            api = api_of(self.name, own)
+            self.on(api.api_events["due"], name=own, retry=retry)(listening(function))
+            target = FunctionTarget(self, own, api)
+            entry = Entry(
+                id=f"{self.name}.{own}", schedule=schedule, misfire=misfire or Misfire(), jitter_seconds=jitter_seconds
+            )
+            self._jobs.append(Job(entry, target, f"@bus.schedule, {function.__module__}.{function.__qualname__}"))
+            return function
+
+        return decorate
+
+    def scheduled(self) -> tuple[Job, ...]:
+        """What `schedule` was put over, for `lightbus beat` and tools."""
+        return tuple(self._jobs)
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
@@ -161,15 +227,18 @@ class Bus:
         *,
         soft_limit_seconds: float | None = None,
         hard_limit_seconds: float | None = None,
+        rate: str | Rate | None = None,
     ) -> None:
         """Answer the calls of an API with the methods of `implementation`, in the workers of this app.
 
         Args:
             soft_limit_seconds: raise `SoftTimeLimitExceeded` in a method that runs for longer.
             hard_limit_seconds: end the process of a method that runs for longer.
+            rate: how often its methods together may begin, as of `on`.
         """
         self._calls.add(
-            implementation, soft_limit_seconds=soft_limit_seconds, hard_limit_seconds=hard_limit_seconds
+            implementation, soft_limit_seconds=soft_limit_seconds, hard_limit_seconds=hard_limit_seconds,
+            rate=Rate.parse(rate) if isinstance(rate, str) else rate,
         )  # fmt: skip
 
     def client(self, api: type[A]) -> A:
@@ -224,6 +293,10 @@ class Bus:
     def listeners(self) -> tuple[Listener, ...]:
         """The listeners of this app, for tools."""
         return tuple(self._events.listeners())
+
+    def dead_letters(self) -> DeadLetters:
+        """What this app's workers parked, to look at, to replay or to throw away."""
+        return DeadLetters(self.transport, self.dead_letter_queue)
 
     def close(self) -> None:
         """Wait for what is under way and disconnect. A bus that has an URL may be used again afterwards."""

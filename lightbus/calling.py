@@ -31,6 +31,7 @@ from .core.pending import Pending
 from .core.schema import CallSchema, decode_problem, rebuild_declared
 from .core.topology import Topology, reply_queue, rpc_queue
 from .endpoint import current_delivery
+from .forks import renewed_after_fork
 from .identity import new_origin
 from .ports import Consumer, Delivery, Transport
 from .publishing import Publication, PublishHooks
@@ -55,17 +56,23 @@ class RpcClient:
         self._publish_hooks = publish_hooks
         self._transport = transport
         self._schemas: dict[Rpc[Any, Any], CallSchema] = {}
+        self._parents: list[Consumer | None] = []
+        self._reset()
+        renewed_after_fork(self)
+
+    def renew_after_fork(self) -> None:
+        """See `Renewable`: the subscription is the parent's, and so are the calls under way."""
+        self._parents.append(self._consumer)
         self._reset()
 
     def _reset(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._pending: Pending[_Waiting] = Pending()
         self._consumer: Consumer | None = None
         self._closing = False
         host = "".join(c if c.isalnum() else "-" for c in os.uname().nodename)[:40]
-        self._queue = reply_queue(self._app, f"{host}.{self._pid}.{uuid.uuid4().hex[:8]}")
+        self._queue = reply_queue(self._app, f"{host}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
 
     def start(
         self, rpc: Rpc[Any, Any], arguments: dict[str, object], timeout_seconds: float | None = None
@@ -78,8 +85,6 @@ class RpcClient:
         """
         schema = self._schema(rpc)
         payload = schema.encode_arguments(arguments)
-        if self._pid != os.getpid():
-            self._reset()  # after a fork: the subscription is the parent's
         if self._consumer is None:
             self._subscribe()
         now = time.time()
@@ -126,8 +131,6 @@ class RpcClient:
 
     def close(self) -> None:
         """Stop waiting: calls under way end with CallTimeout."""
-        if self._pid != os.getpid():
-            return
         with self._wake:
             self._closing = True
             consumer, self._consumer = self._consumer, None

@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 
 from .core.errors import HandlerStopped, SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLost
 from .core.outcome import Forward, Outcome
+from .core.rate import Rate
 from .core.topology import Topology
 from .ports import Delivery
 
@@ -145,6 +146,17 @@ class EndsWithProcess(Protocol):
 
     def leave(self) -> None:
         """Nothing more is handled here, and the connections are still open. A few seconds at most."""
+
+
+@runtime_checkable
+class Rated(Protocol):
+    """An endpoint whose handlers may have a rate."""
+
+    def rates(self) -> Mapping[str, Rate | None]:
+        """All names that may have a rate, in this worker, with the one that they begin with."""
+
+    def rate_name(self, delivery: Delivery) -> str | None:
+        """Under which of them this message falls; None when its handler would not be called now. Before `prepare`."""
 
 
 _current: ContextVar[Invocation | None] = ContextVar("lightbus_current", default=None)

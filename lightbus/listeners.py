@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from .core.api import Event, EventSpec
 from .core.codec import decode_event, split_version
 from .core.errors import BadArguments, DeclarationError, HandlerNotFound, TimeLimitExceeded, WorkerLost
 from .core.outcome import Ack, DeadLetter, Outcome, Retry
+from .core.rate import Rate
 from .core.retry import RetryPolicy
 from .core.schema import event_decoder
 from .core.topology import Topology, event_route, listener_topology
@@ -31,6 +32,7 @@ class Listener:
     retry: RetryPolicy
     soft_limit_seconds: float | None = None
     hard_limit_seconds: float | None = None
+    rate: Rate | None = None
 
 
 class EventEndpoint:
@@ -74,6 +76,14 @@ class EventEndpoint:
     def queues(self) -> Collection[str]:
         """See `Endpoint`."""
         return self._listeners.keys()
+
+    def rates(self) -> Mapping[str, Rate | None]:
+        """See `Rated`: by queue, which is a listener's own."""
+        return {queue: listener.rate for queue, listener in self._listeners.items()}
+
+    def rate_name(self, delivery: Delivery) -> str | None:
+        """See `Rated`."""
+        return delivery.queue
 
     def prepare(self, delivery: Delivery) -> Invocation | Outcome:
         """See `Endpoint`."""

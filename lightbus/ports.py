@@ -6,14 +6,15 @@ that says whether it is right, and `Capabilities` says in what it may differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from .core.message import Route, Wire
+from .core.message import Parcel, Route, Wire
 from .core.outcome import REPEAT_HEADER
+from .core.rate import Turn
 from .core.topology import Exchange, Queue, Topology
 
 
@@ -31,6 +32,7 @@ class Capabilities:
         redelivery_seconds: after kill -9 of a consumer its messages are back within that long.
         priorities: `Wire.priority` orders a queue that has `max_priority`.
         expires: the broker drops a message after `Wire.expiration_seconds`; receivers check anyway.
+        rates: it is a `RateStore`.
         releases: a message handed back by `Delivery.release` is not flagged as redelivered.
     """
 
@@ -44,6 +46,7 @@ class Capabilities:
     priorities: bool
     expires: bool
     releases: bool
+    rates: bool = False
 
 
 class Settlement(Enum):
@@ -190,6 +193,18 @@ class Announces(Protocol):
         """
 
 
+@runtime_checkable
+class RateStore(Protocol):
+    """What a `Transport` does besides where `Capabilities.rates`."""
+
+    def take_turn(self, name: str, interval_seconds: float, *, most_wait_seconds: float) -> Turn:
+        """`core.rate.take` from the bucket `name`, which everybody on the broker shares.
+
+        Raises:
+            TransportError: the broker did not answer; no turn was given.
+        """
+
+
 class ResultBackend(Protocol):
     """Where results of tasks are kept: a document (bytes) under a task id."""
 
@@ -207,6 +222,28 @@ class ResultBackend(Protocol):
 
     def close(self) -> None:
         """Disconnect."""
+
+
+@runtime_checkable
+class GroupKeeper(Protocol):
+    """What a `ResultBackend` does besides when it keeps which tasks make a group: a document (bytes) under its id."""
+
+    def store_group(self, group_id: str, document: bytes, *, expires_seconds: float | None) -> None:
+        """Keep `document`, in the place of one that there was."""
+
+    def fetch_group(self, group_id: str) -> bytes | None:
+        """The document, or None when there is none (any more)."""
+
+    def forget_group(self, group_id: str) -> None:
+        """Remove the document, if there is one."""
+
+
+@runtime_checkable
+class Expiring(Protocol):
+    """What a `ResultBackend` does besides when what has expired stays until somebody removes it."""
+
+    def remove_expired(self, older_than_seconds: float) -> None:
+        """Remove what was stored longer ago than that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,3 +282,92 @@ class ChordCounter(Protocol):
 
     def end_chord(self, group_id: str, claim: str) -> None:
         """It was gone on with: forget the chord."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """Where the counting of a chord's header stands.
+
+    Attributes:
+        complete: this was the last of its tasks, and the caller is the one that shall go on with it.
+        group: what `begin_tally` was told of the header's results.
+    """
+
+    complete: bool
+    group: bytes
+
+
+@runtime_checkable
+class ChordTally(Protocol):
+    """What a `ResultBackend` does besides when it counts how many tasks of a chord's header have ended, by a bare
+    number: what they brought is read from their results. A repeat of a task counts again."""
+
+    def begin_tally(self, group_id: str, size: int, group: bytes, *, expires_seconds: float | None) -> None:
+        """`size` ends are to be counted; `group` is kept until then."""
+
+    def tally(self, group_id: str, size: int | None, *, expires_seconds: float | None) -> Tally | None:
+        """Count the end of one task.
+
+        Args:
+            size: how many there are to be, where the message says so; otherwise as many as the group has.
+
+        Returns:
+            None when nothing is known of that chord.
+        """
+
+    def end_tally(self, group_id: str) -> None:
+        """It was gone on with: forget the chord."""
+
+
+class ScheduleStore(Protocol):
+    """Where the schedule of one broker is kept, and the only way to send what it fires.
+
+    What has to be true at one moment (this process leads; the decision is noted; the message is in its queue) the
+    broker itself makes true. All processes with a store on one broker see one schedule.
+    """
+
+    def lead(self) -> str:
+        """The name of this process's term of leading, begun or kept up by this call; `""` while another one leads.
+
+        Raises:
+            TransportError: the broker cannot be reached.
+            ScheduleStateError: what was kept is gone.
+        """
+
+    def load(self) -> Mapping[str, Mapping[str, Any]]:
+        """Every record, for a leader whose term has just begun.
+
+        Raises:
+            ScheduleStateError: one cannot be read.
+        """
+
+    def commands(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
+        """Tag and content of the commands that wait, the oldest first."""
+
+    def commit(
+        self, records: Mapping[str, Mapping[str, Any] | None], messages: Sequence[Parcel], done: Sequence[str] = ()
+    ) -> None:
+        """Note `records` (None removes one), send `messages`, drop the commands tagged `done`: all or nothing.
+
+        Raises:
+            NotLeading: nothing of it, because this term has ended.
+            TransportError: nothing or all of it; `load` in the next term tells.
+        """
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, keeping the connection alive; returns early when something has arrived."""
+
+    def resign(self) -> None:
+        """Let another process lead, and disconnect. The store can be used again. Raises nothing."""
+
+    def records(self) -> Mapping[str, Mapping[str, Any]]:
+        """Every record, for anybody, without leading."""
+
+    def post(self, command: Mapping[str, Any]) -> None:
+        """Leave a command for the leader of now or later. It has an id of its own under `request`."""
+
+    def is_waiting(self, request: str) -> bool:
+        """Whether that command, posted by this store object, still waits for the leader, as far as can be seen."""
+
+    def reset(self) -> None:
+        """Forget everything that is kept, readable or not. No process may lead meanwhile."""

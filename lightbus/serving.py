@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from .core.codec import decode_call, encode_reply, split_version
 from .core.errors import ApiError, BadArguments, DeclarationError
 from .core.message import CallMessage, ReplyMessage, Route
 from .core.outcome import Ack, Forward, Outcome
+from .core.rate import Rate
 from .core.schema import CallSchema, Problem, encode_problem, problem_of_declared
 from .core.topology import Topology, rpc_queue
 from .endpoint import Invocation, LostRun
@@ -48,6 +49,7 @@ class CallEndpoint:
         self._calls: dict[str, dict[str, _Served]] = {}
         self._versions: dict[str, tuple[int, int]] = {}
         self._contracts: list[type[Api]] = []
+        self._rates: dict[str, Rate | None] = {}
 
     def add(
         self,
@@ -55,6 +57,7 @@ class CallEndpoint:
         *,
         soft_limit_seconds: float | None = None,
         hard_limit_seconds: float | None = None,
+        rate: Rate | None = None,
     ) -> None:
         """Raises DeclarationError: no API, served already, or a call has no implementation."""
         contract = _contract_of(implementation)
@@ -70,6 +73,7 @@ class CallEndpoint:
                 CallSchema(declared), implementation, own, soft_limit_seconds, hard_limit_seconds
             )
         self._calls[queue.name] = calls
+        self._rates[queue.name] = rate
         self._versions[queue.name] = split_version(contract.api_version)
         self._topology += Topology(queues=(queue,))
         self._contracts.append(contract)
@@ -89,6 +93,14 @@ class CallEndpoint:
     def queues(self) -> Collection[str]:
         """See `Endpoint`."""
         return self._calls.keys()
+
+    def rates(self) -> Mapping[str, Rate | None]:
+        """See `Rated`: by queue, which is an API's own."""
+        return self._rates
+
+    def rate_name(self, delivery: Delivery) -> str | None:
+        """See `Rated`."""
+        return delivery.queue
 
     def prepare(self, delivery: Delivery) -> Invocation | Outcome:
         """See `Endpoint`. What is wrong with a readable call is answered to its caller, not parked."""

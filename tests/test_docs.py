@@ -6,7 +6,7 @@ one. `python tests/test_docs.py README.md` does the same by hand. What a block i
 - `# shop/bus.py` as first line: a file, written into the folder; something further down has to use it.
 - python: executed; the blocks of a page share one namespace.
 - console, bash: each `$ command` is run, and the lines below it are its output, where `...` stands for anything.
-  `lightbus worker`, `lightbus tail` and `celery` workers stay running.
+  `lightbus worker`, `lightbus tail`, `lightbus beat` and `celery` workers stay running.
 - toml, ini, json: parsed. text: for drawings; may not look like code.
 - after `<!-- file: path -->`: equal to that file of the project.
 - after `<!-- printed by: command -->`: waited for in the output of that worker, which runs further up. When it begins
@@ -48,6 +48,7 @@ NOT_RUN = {
     ("docs/howto/choose-a-broker.md", "it needs a server"),
     ("docs/howto/run-a-worker.md", "it needs systemd"),
     ("docs/howto/tracing.md", "it installs packages"),
+    ("docs/migration/beat.md", "it needs the file of a beat that ran"),
     ("docs/migration/index.md", "it installs packages"),
     ("docs/tutorial/first-bus.md", "it installs packages"),
 }
@@ -57,7 +58,7 @@ OUTPUT_SECONDS = 15.0
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 _MARKER = re.compile(r"<!-- (not run|file|printed by): (.+?) -->\s*$")
 _FILE = re.compile(r"# ([\w./-]+\.\w+)\n")
-_STAYS = re.compile(r"(lightbus (worker|tail)|celery .*\bworker)\b(?!.*--help)")
+_STAYS = re.compile(r"(lightbus (worker|tail|beat(?!.*--check))|celery .*\bworker)\b(?!.*--help)")
 _LOOKS_LIKE_CODE = re.compile(r"^\s*(\$ |>>> |import |from \w+ import |def |class |@\w+)", re.MULTILINE)
 
 
@@ -452,6 +453,15 @@ def table_of(page: str, first: str) -> list[list[str]]:
             break
         rows.append([cell.strip() for cell in line.strip("|").split("|")])
     return [rows[0], *rows[2:]]
+
+
+def test_each_promise_names_a_test_that_proves_it(test_names: set[str]) -> None:
+    head, *rows = table_of("docs/explanation/promises.md", "Promise")
+    assert len(head) == 2
+    proofs = {promise: re.findall(r"`(test_\w+)`", tests) for promise, tests in rows}
+    assert [promise for promise, tests in proofs.items() if not tests] == []
+    assert sorted({name for tests in proofs.values() for name in tests} - test_names) == []
+    assert len(proofs) == len(rows) > 15
 
 
 def test_the_capabilities_page_says_what_the_transports_say() -> None:

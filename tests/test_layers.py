@@ -29,6 +29,7 @@ LAYERS = {
     "lightbus": "public",  # lightbus/__init__.py
     "lightbus.version": "core",
     "lightbus.endpoint": "ports",  # the seam of what a worker serves
+    "lightbus.forks": "ports",  # the seam of what must be made anew in a child
     "lightbus.publishing": "ports",  # the seam of who looks on
     "lightbus.beat": "bus",
     **{f"lightbus.{name}": name for name in ("core", "ports", "drivers", "bus", "testing", "compat", "contrib", "cli")},
@@ -36,12 +37,18 @@ LAYERS = {
 }
 #: Third-party packages to the only modules, or packages of modules, that may import them.
 ONLY_IN = {
-    "celery": ("lightbus.compat.bridge",),
-    "django": ("lightbus.contrib.django",),
-    "sqlalchemy": ("lightbus.contrib.sqlalchemy",),
+    "celery": ("lightbus.compat.bridge", "lightbus.compat.backends.celery_class"),
+    "django": (
+        "lightbus.contrib.django",
+        "lightbus.compat.django",
+        "lightbus.compat.backends.django_cache",
+        "lightbus.compat.backends.django_tables",
+    ),
+    "sqlalchemy": ("lightbus.contrib.sqlalchemy", "lightbus.compat.backends.database"),
     "prometheus_client": ("lightbus.contrib.metrics",),
     "opentelemetry": ("lightbus.contrib.otel",),
-    **dict.fromkeys(("kombu", "amqp", "vine", "redis"), ("lightbus.drivers", "lightbus.compat.bridge")),
+    **dict.fromkeys(("amqp", "vine", "redis"), ("lightbus.drivers", "lightbus.compat.bridge")),
+    "kombu": ("lightbus.drivers", "lightbus.compat.bridge", "lightbus.compat.connections"),
 }
 #: The core has no socket, thread, clock or random number: they come in as arguments.
 NOT_IN_CORE = {"asyncio", "multiprocessing", "random", "secrets", "select", "selectors", "signal", "socket"} | {

@@ -25,10 +25,14 @@ from ..core.exitcodes import (
 #: Command to one line of help. The command itself is the function of that name in the module of that name here.
 COMMANDS = {
     "worker": "Serve an app's listeners, calls and tasks.",
+    "beat": "Fire what is scheduled; any number of them, one leads.",
+    "schedule": "Look at the schedule, and change it.",
     "call": "Call an API and print its answer.",
     "fire": "Fire an event.",
     "send": "Send a task by its name.",
     "tail": "Print events as they arrive, without taking them from anybody.",
+    "contract": "Export API contracts, compare them, or write one down as Python.",
+    "dead": "Look at what was parked, try it again, or throw it away.",
     "doctor": "Look at the broker and the app, and say what is wrong.",
     "version": "Print the versions in use.",
 }
@@ -80,14 +84,17 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, epilog=EXIT_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("-A", "--app", "apps", multiple=True, hidden=True)  # before the command, where Celery has it
 @click.pass_context
-def cli(context: click.Context, debug: bool) -> None:
+def cli(context: click.Context, debug: bool, apps: tuple[str, ...]) -> None:
     """Lightbus: events, calls and tasks between Python applications.
 
     The app is found by -A MODULE[:ATTRIBUTE], by LIGHTBUS_APP, or by `app = "..."` under [tool.lightbus] in
     pyproject.toml; the broker by the app, by LIGHTBUS_URL, or it is the embedded one in ./.lightbus/.
     """
     context.obj = debug
+    if apps:
+        context.default_map = {name: {"apps": apps} for name in COMMANDS}
 
 
 def main() -> None:

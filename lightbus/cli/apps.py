@@ -38,6 +38,7 @@ class LoadedApp:
     """What stands in the modules that `-A` names.
 
     Attributes:
+        celery_apps: those of Celery itself; task_apps: those of `lightbus.compat`, of which one is taken, `task_app`.
         apis: the newest contract of each name that the app's modules define or import.
         url: the broker of the buses that name none themselves.
         is_embedded_by_default: nobody named a broker.
@@ -47,6 +48,7 @@ class LoadedApp:
     names: tuple[str, ...] = ()
     buses: list[Bus] = field(default_factory=list)
     celery_apps: list[Any] = field(default_factory=list)
+    task_apps: list[TaskApp] = field(default_factory=list)
     task_app: TaskApp | None = None
     apis: dict[str, type[Api]] = field(default_factory=dict)
     url: str = ""
@@ -239,7 +241,7 @@ def _plain_attribute(module: ModuleType, path: str) -> object:
 
 def _attribute(module: ModuleType, path: str) -> object:
     value = _plain_attribute(module, path)
-    if not (isinstance(value, Bus) or _is_celery_app(value)):
+    if not (isinstance(value, Bus) or _is_celery_app(value) or _is_task_app(value)):
         raise ConfigError(f"{module.__name__}:{path} is a {type(value).__name__}; it must be a Bus or a Celery app")
     return value
 
@@ -260,6 +262,8 @@ def _take(app: LoadedApp, value: object) -> None:
             app.buses.append(value)
     elif _is_celery_app(value) and value not in app.celery_apps:
         app.celery_apps.append(value)
+    elif _is_task_app(value) and value not in app.task_apps:
+        app.task_apps.append(value)  # type: ignore[arg-type]  # just asked
 
 
 def _contracts(base: type[Api]) -> Iterator[type[Api]]:
@@ -275,6 +279,31 @@ def _is_celery_app(value: object) -> bool:
     return celery is not None and isinstance(value, celery.Celery)
 
 
+def _is_task_app(value: object) -> bool:
+    """Without importing `lightbus.compat`, which not every project uses."""
+    compat = sys.modules.get("lightbus.compat.app")
+    return compat is not None and isinstance(value, compat.TaskApp)
+
+
+def _take_task_app(app: LoadedApp) -> None:
+    """Take the app of `lightbus.compat` that was found, and have it import its task modules as a worker does."""
+    if len(app.task_apps) > 1:
+        names = ", ".join(repr(one) for one in app.task_apps)
+        raise ConfigError(f"{len(app.task_apps)} task apps ({names}): say which one, with -A module:attribute")
+    from ..compat import Celery
+    from ..compat.app import set_default_app
+
+    app.task_app = app.task_apps[0]
+    set_default_app(app.task_app)  # the tasks of `shared_task` are its own, also where it was not the last one made
+    if isinstance(app.task_app, Celery):
+        try:
+            app.task_app.import_default_modules()
+        except ConfigError:
+            raise
+        except (Exception, SystemExit) as error:  # the project's own modules
+            raise ConfigError(f"a task module of {app.task_app!r} cannot be imported: {_where(error)}") from error
+
+
 def _load_tasks(app: LoadedApp) -> None:
     if len(app.celery_apps) > 1:
         names = ", ".join(repr(one.main) for one in app.celery_apps)
@@ -285,6 +314,8 @@ def _load_tasks(app: LoadedApp) -> None:
         except (Exception, SystemExit) as error:  # the project's own modules
             raise ConfigError(f"a task module of the Celery app cannot be imported: {_where(error)}") from error
         _connect_tasks(app, celery_app)
+    if app.task_apps and not app.celery_apps:
+        _take_task_app(app)
     if app.task_app is None and "lightbus.compat.app" in sys.modules:
         from ..compat.app import default_app
 

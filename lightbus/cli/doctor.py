@@ -145,12 +145,12 @@ def _examine_dead_letters(transport: Transport, queue: str, count: int, seen: Ex
             why[str(headers.get(DEAD_PREFIX + "reason", "unknown")), source] += 1
     finally:
         for delivery in reversed(taken):  # so that they stand in their old order again
-            delivery.requeue()
+            delivery.release()
     seen.dead += why
     reasons = ", ".join(f"{number} {reason} on {source}" for (reason, source), number in why.most_common(3))
     seen.findings.append(
-        f"{count} messages are parked in {queue!r} ({reasons}): their header {DEAD_PREFIX}error says why; "
-        "correct the cause, then publish them again or drop them"
+        f"{count} messages are parked in {queue!r} ({reasons}): `lightbus dead ls` says why; correct the cause, then "
+        "`lightbus dead replay` or `lightbus dead discard` them"
     )
 
 
@@ -186,7 +186,7 @@ def _examine_celery(app: discovery.LoadedApp, seen: Examination) -> None:
     broker = settings.broker_url or ""
     seen.celery |= {
         "broker": without_password(broker),
-        "result_backend": without_password(settings.result_backend or "none"),
+        "result_backend": without_password(str(settings.result_backend or "none")),
         "default_queue": settings.default_queue,
     }
     for bus in app.buses:

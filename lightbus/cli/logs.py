@@ -27,10 +27,10 @@ TEXT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 _COLOURS = {"WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}  # yellow, red, bold red
 
 
-def configure(level: str, log_format: str) -> logging.Handler | None:
-    """Log to stderr, unless the program has configured logging already; the handler that does so."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if log_format == "json" else Text(colours=wants_colours()))
+def configure(level: str, log_format: str, path: str = "") -> logging.Handler | None:
+    """Log to stderr, or to the file `path`, unless the program has done so already; the handler that does."""
+    handler = logging.FileHandler(path) if path else logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if log_format == "json" else Text(colours=wants_colours() and not path))
     logging.basicConfig(level=level.upper(), handlers=[handler])
     return handler if handler in logging.getLogger().handlers else None
 

@@ -29,6 +29,18 @@ def texts(path: Path, key: str) -> tuple[str, ...]:
     raise ConfigError(f"{path}: {key} under [tool.lightbus] must be a text or a list of texts, got {value!r}")
 
 
+def tables(path: Path, key: str) -> dict[str, Mapping[str, object]]:
+    """The tables under `key`, by name; none when it is absent.
+
+    Raises:
+        ConfigError: the file is no TOML, or something else stands there.
+    """
+    value = _section(path).get(key, {})
+    if isinstance(value, dict) and all(isinstance(table, dict) for table in value.values()):
+        return value
+    raise ConfigError(f"{path}: {key} under [tool.lightbus] must be tables, got {value!r}")
+
+
 def _section(path: Path) -> Mapping[str, object]:
     if sys.version_info >= (3, 11):
         import tomllib

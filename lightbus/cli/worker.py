@@ -7,18 +7,22 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from ..core.errors import ConfigError
+from ..core.topology import TASK_QUEUE_PREFIX
 from ..listeners import EventEndpoint
 from ..serving import CallEndpoint
 from ..version import VERSION
-from ..worker import Process, Sign, Supervised, Supervisor, WorkerOptions
+from ..worker import Process, Sign, Supervised, Supervisor, WorkerOptions, rates_of
 from . import apps as discovery
 from . import life as lives
 from . import logs
+from .celery_flags import CeleryFlags, celery_options
 from .connecting import announce
 from .monitoring import monitored
 from .shared import GroupedCommand, app_option, url_option, without_password
@@ -37,7 +41,8 @@ logger = logging.getLogger("lightbus.worker")
 @click.command(cls=GroupedCommand)
 @app_option
 @url_option
-@click.option("-c", "--processes", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="number of cores",
+@click.option("-c", "--processes", "--concurrency", "processes", type=click.IntRange(1), default=os.cpu_count() or 1,
+              show_default="number of cores",
               help="Child processes, each with connections of its own.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True,
               help="Handlers at a time per process; coroutines do not count.")  # fmt: skip
@@ -46,19 +51,18 @@ logger = logging.getLogger("lightbus.worker")
 @click.option("--prefetch", type=click.IntRange(1), default=None, show_default="adaptive",
               help="Messages that a process holds (RabbitMQ: per queue): many short ones, few long ones.")  # fmt: skip
 @click.option("-Q", "--queues", metavar="NAMES", default="", help="Serve only these queues, separated by commas.")
+@click.option("-X", "--exclude-queues", metavar="NAMES", default="", help="Serve all of the app's queues but these.")
 @click.option("--tasks", metavar="NAMES", default="", help="Run these tasks of the Celery app, though they "
               "are written for Celery; names or patterns, separated by commas.")  # fmt: skip
-@click.option("-E", "--task-events", is_flag=True,
-              help="Send Celery's task events to monitors such as Flower.")  # fmt: skip
-@click.option("--pool", type=click.Choice(["processes", "solo"]), default="processes", show_default=True,
-              help="solo: everything in this process, for debugging.")  # fmt: skip
 @click.option("-l", "--loglevel", type=click.Choice(LEVELS, case_sensitive=False), default="INFO", show_default=True)
 @click.option("--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True,
               help="json: one object per line, for programs.")  # fmt: skip
 @supervision_options
+@celery_options
 def worker(
     apps: tuple[str, ...], url: str | None, processes: int, threads: int, coroutines: int, prefetch: int | None,
-    queues: str, tasks: str, task_events: bool, pool: str, loglevel: str, log_format: str, supervision: Supervision,
+    queues: str, exclude_queues: str, tasks: str, loglevel: str, log_format: str, supervision: Supervision,
+    flags: CeleryFlags,
 ) -> int:  # fmt: skip
     """Serve an app's listeners, calls and tasks.
 
@@ -74,22 +78,26 @@ def worker(
 
     -Q takes Celery's own queues too: those named are served, and the tasks on them that are not known here go back.
     """
-    log_handler = logs.configure(loglevel, log_format)
-    if pool == "solo":
+    log_handler = logs.configure(loglevel, log_format, flags.logfile)
+    if flags.pool == "solo":
         supervision.refuse_solo()
+    if flags.pool == "threads":
+        processes, threads = 1, _threads_of_a_pool(processes, threads, supervision)
+    prefetch = flags.prefetch(prefetch, threads)
+    selection = Selection(_names(queues), _names(exclude_queues), flags.hostname)
     if supervision.check:
         app = discovery.required(apps, url)
-        _adopt(app, _names(tasks), _names(queues))
-        _prepared(app, _names(queues))
+        _adopt(app, _names(tasks), selection.wanted)
+        _prepared(app, selection)
         discovery.middleware_of(app)
         return 0
     with monitored(supervision.http) as monitoring:
         app = discovery.required(apps, url)
-        _adopt(app, _names(tasks), _names(queues))
-        life = lives.begin(app, {"loglevel": loglevel, "queues": _names(queues), "concurrency": processes})
+        _adopt(app, _names(tasks), selection.wanted)
+        life = lives.begin(app, {"loglevel": loglevel, "queues": selection.wanted, "concurrency": processes})
         life.set_up_logging(loglevel, log_handler)
-        buses, wanted = _prepared(app, _names(queues))
-        if task_events and app.task_app is not None:
+        buses, wanted = _prepared(app, selection)
+        if flags.task_events and app.task_app is not None:
             app.task_app.task_events.switch.on = True
         life.is_set_up()
         scale = supervision.autoscale
@@ -98,15 +106,16 @@ def worker(
             prefetch=prefetch, queues=wanted, middleware=discovery.middleware_of(app),
             observers=() if monitoring is None else monitoring.observers_of(app, buses),
             soft_limit_seconds=supervision.soft_limit_seconds, limits=supervision.limits,
-            reports_waiting=scale is not None,
+            reports_waiting=scale is not None, rates=rates_of(buses),
         )  # fmt: skip
         with supervision.held_pidfile() as pidfile:
             say = logs.log_line if log_format == "json" else logs.print_line
             announce(app, say)
+            flags.say_idle()
             _warn_of_other_brokers(buses, url)
             if sys.stderr.isatty() or logger.isEnabledFor(logging.INFO):
                 say("\n".join(_banner(app, buses, options)))
-            if pool == "solo":
+            if flags.pool == "solo":
                 _run_alone(buses, options, life, say)
                 return 0
 
@@ -137,6 +146,15 @@ def _run_alone(buses: Sequence[Bus], options: WorkerOptions, life: lives.Life, s
     life.ended()
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What to serve: of all queues those `wanted`, or all, but none `excluded`; tasks under the name `hostname`."""
+
+    wanted: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+    hostname: str = ""
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
@@ -157,18 +175,47 @@ def _adopt(app: discovery.LoadedApp, patterns: Sequence[str], wanted: Sequence[s
             )  # fmt: skip
 
 
-def _prepared(app: discovery.LoadedApp, wanted: Sequence[str]) -> tuple[list[Bus], frozenset[str]]:
-    """The buses to serve, and the queues that `-Q` names."""
-    return _served(app, wanted), frozenset(wanted)
+def _threads_of_a_pool(concurrency: int, threads: int, supervision: Supervision) -> int:
+    """`--pool threads`: -c counts threads, as in Celery.
+
+    Raises:
+        UsageError: it is said twice, or differently.
+    """
+    if supervision.autoscale is not None:
+        raise click.UsageError("--autoscale changes the number of processes, and --pool threads has one")
+    source = click.get_current_context().get_parameter_source("threads")
+    if source is ParameterSource.COMMANDLINE:
+        raise click.UsageError("with --pool threads it is -c that counts the threads; leave --threads out")
+    return concurrency
 
 
-def _served(app: discovery.LoadedApp, wanted: Sequence[str]) -> list[Bus]:
+def _prepared(app: discovery.LoadedApp, selection: Selection) -> tuple[list[Bus], frozenset[str]]:
+    """The buses to serve, and the queues of them to serve; empty for all.
+
+    Raises:
+        ConfigError: there is nothing to serve, or a named queue is not the app's.
+    """
+    buses = _served(app, selection)
+    if not selection.excluded:
+        return buses, frozenset(selection.wanted)
+    known = {name for bus in buses for endpoint in bus.endpoints() for name in endpoint.queues()}
+    excluded = {name if name in known else f"{TASK_QUEUE_PREFIX}{name}" for name in selection.excluded}
+    if missing := excluded - known:
+        names = ", ".join(sorted(name.removeprefix(TASK_QUEUE_PREFIX) for name in missing))
+        raise ConfigError(f"no queue {names} in this app that could be excluded; it has {', '.join(sorted(known))}")
+    left = frozenset(selection.wanted or known) - excluded
+    if not left:
+        raise ConfigError("every queue is excluded; nothing is left to serve")
+    return buses, left
+
+
+def _served(app: discovery.LoadedApp, selection: Selection) -> list[Bus]:
     """The buses to serve, the tasks' own one among them.
 
     Raises:
         ConfigError: there is nothing to serve, or a wanted queue is not the app's.
     """
-    buses = list(app.buses)
+    buses, wanted = list(app.buses), selection.wanted
     others = {name for bus in buses for endpoint in bus.endpoints() for name in endpoint.queues()}
     literal = [name for name in wanted if name not in others]
     if app.task_app is not None and (literal or not wanted):
@@ -181,7 +228,7 @@ def _served(app: discovery.LoadedApp, wanted: Sequence[str]) -> list[Bus]:
                 logger.warning(
                     "the app has no queue %r, did you mean %r? It is served as a queue of Celery", name, *near
                 )
-        app.task_app.bus.add_endpoint(TaskEndpoint(app.task_app, queues=literal))
+        app.task_app.bus.add_endpoint(TaskEndpoint(app.task_app, queues=literal, hostname=selection.hostname))
         app.task_app.task_events.switch.on = app.task_app.settings.send_task_events
         buses.append(app.task_app.bus)
     buses = [bus for bus in buses if bus.endpoints()]

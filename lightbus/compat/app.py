@@ -22,6 +22,7 @@ from .. import Bus, current_delivery
 from ..core.errors import TopologyMismatch
 from ..core.message import Route, Wire
 from ..core.topology import TASK_QUEUE_PREFIX, Queue, Topology, task_queue_name
+from ..forks import renewed_after_fork
 from ..publishing import Publication, PublishHook, PublishHooks
 from . import announcing, asyncresult, canvas
 from .announcing import wire_of
@@ -87,16 +88,45 @@ class TaskApp:
         self._middleware: tuple[Middleware, ...] = ()
         self._publish_hooks = PublishHooks()
         self._lock = threading.RLock()
+        renewed_after_fork(self)
+
+    def renew_after_fork(self) -> None:
+        """See `lightbus.forks.Renewable`. What it has connected is renewed by itself."""
+        self._lock = threading.RLock()
+
+    def take_shared(self, other: TaskApp) -> None:
+        """Serve the tasks of `other` that were declared by `shared_task`, for whichever app is the process's own."""
+        for name, task in other.tasks.items():
+            if task.is_shared and name not in self.tasks:
+                self.tasks[name] = task
+                self.registered(task)
+
+    def base_class(self) -> type[Task]:
+        """The class of tasks that name no `base`."""
+        from .task import Task  # it needs this module
+
+        return Task
+
+    def gen_task_name(self, name: str, module: str) -> str:
+        """The name of a task that is given none; for subclasses, as in Celery."""
+        from .decorators import task_name  # it needs this module
+
+        return task_name(name, module, self.main)
+
+    def registered(self, task: Task) -> None:
+        """Called with each task that this app gets."""
 
     @property
     def settings(self) -> Settings:
         if self._settings_source is None:  # nearly always, and several times per message
             return self._settings
         with self._lock:
-            source, self._settings_source = self._settings_source, None
-            if source is not None:
+            while (source := self._settings_source) is not None:
+                self._settings_source = None
                 try:
-                    self.configure(source())
+                    settings = source()
+                    if self._settings_source is None:  # else reading has changed them: once more
+                        self.configure(settings)
                 except BaseException:
                     self._settings_source = source  # asked again, and failing again, rather than going on without
                     raise
@@ -119,7 +149,7 @@ class TaskApp:
             if not same_broker and self._transport is None:
                 self._bus = None
                 self._results = None
-            if before.result_backend != settings.result_backend:
+            if (before.result_backend, before.result_settings) != (settings.result_backend, settings.result_settings):
                 self._results = None
 
     @property
@@ -171,7 +201,10 @@ class TaskApp:
             from .decorators import build_task  # as above
 
             function = builtin.functions(self).get(name)
-            return None if function is None else build_task(lambda: self, function, name, {})
+            if function is None:
+                return None
+            options = builtin.OPTIONS.get(name)
+            return build_task(lambda: self, function, name, options or {}, bind=options is not None)
         return task
 
     def AsyncResult(self, task_id: str) -> asyncresult.AsyncResult:
@@ -207,6 +240,8 @@ class TaskApp:
                 options.setdefault("priority", parent.delivery_info.get("priority"))
         if options.get("priority") is None:
             options["priority"] = self.settings.default_priority
+        if not options.get("compression") and self.settings.compression:
+            options["compression"] = self.settings.compression
         sending = prepare(
             name, args, kwargs, options, task_id=str(uuid.uuid4()), now=time.time(), zone=self.settings.zone
         )
@@ -423,13 +458,22 @@ class TaskApp:
 
 
 _default: TaskApp | None = None
-_default_lock = threading.Lock()
+_default_lock = threading.RLock()
 
 
 def default_app() -> TaskApp:
-    """The process's own app: the one that `lightbus.compat.task` registers with."""
+    """The process's own app: the one that `lightbus.compat.task` registers with, Celery's "current app"."""
     global _default  # noqa: PLW0603 - decorators run at import time, before anybody could pass an app
     with _default_lock:
         if _default is None:
             _default = TaskApp()
         return _default
+
+
+def set_default_app(app: TaskApp) -> None:
+    """Make `app` the process's own; it takes the tasks of `shared_task` over from the one before."""
+    global _default
+    with _default_lock:
+        before, _default = _default, app
+        if before is not None and before is not app:
+            app.take_shared(before)

@@ -47,7 +47,7 @@ def read_body(wire: Wire, max_bytes: int = MAX_BODY_BYTES) -> Any:
     body = wire.body
     compression = wire.headers.get("compression")
     if compression is not None:
-        body = _decompress(body, compression, max_bytes)
+        body = decompressed(body, compression, max_bytes)
     elif len(body) > max_bytes:
         raise _too_long(f"the body has {len(body)} bytes", max_bytes)
     try:
@@ -60,7 +60,12 @@ def _too_long(what: str, max_bytes: int) -> DecodeError:
     return DecodeError(f"{what}; at most {max_bytes} are read: send less, or raise the setting lightbus_task_max_bytes")
 
 
-def _decompress(body: bytes, compression: object, max_bytes: int) -> bytes:
+def decompressed(body: bytes, compression: object, max_bytes: int) -> bytes:
+    """`body` without the compression that kombu calls so.
+
+    Raises:
+        DecodeError: it is not compressed so, is cut off or longer than `max_bytes`, or the kind is not known.
+    """
     if not isinstance(compression, str):
         raise DecodeError(f"header 'compression' must be text, got {compression!r:.100}")
     decompressor = _decompressor(compression.strip().lower())

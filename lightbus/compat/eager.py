@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import hooks, states
-from .asyncresult import EagerResult
 from .canvas import Signature, signature
+from .eagerresult import EagerResult
 from .exceptions import Ignore, Reject, Retry
 from .request import Request, current_request, running
 from .results import format_traceback
@@ -90,13 +90,13 @@ def _run(task: Task, request: Request, began: float, ending: _Ending, *, throw: 
         if throw:
             raise
         if error.sig is None:
-            return EagerResult(task_id, error, states.RETRY, format_traceback(error))
+            return EagerResult(task_id, error, states.RETRY, format_traceback(error), task.name)
         hooks.retried(task, request, error.exc or error)
         signals.send_retry(task, request, error)
         return error.sig
     except (Ignore, Reject) as error:  # never thrown: they are no failures
         ending.state, ending.value = states.IGNORED if isinstance(error, Ignore) else states.REJECTED, error
-        return EagerResult(task_id, error, ending.state)
+        return EagerResult(task_id, error, ending.state, name=task.name)
     except Exception as error:  # user code
         ending.value = error
         hooks.failed(task, request, error)
@@ -105,13 +105,13 @@ def _run(task: Task, request: Request, began: float, ending: _Ending, *, throw: 
         if throw:
             raise
         _send(task, request.errbacks, (task_id,), request)
-        return EagerResult(task_id, error, states.FAILURE, format_traceback(error))
+        return EagerResult(task_id, error, states.FAILURE, format_traceback(error), task.name)
     _send(task, request.callbacks, (result,), request)
     ending.state, ending.value = states.SUCCESS, result
     hooks.succeeded(task, request, result)
     signals.send_success(task, request, result, time.monotonic() - began)
     hooks.returned(task, request, states.SUCCESS, result)
-    return EagerResult(task_id, result, states.SUCCESS)
+    return EagerResult(task_id, result, states.SUCCESS, name=task.name)
 
 
 def _send(task: Task, signatures: Any, args: tuple[Any, ...], request: Request) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from ..core import errors
 from ..core.errors import DecodeError, HandlerNotFound, HandlerStopped, TransportError
 from ..core.message import MAX_COUNT, Route, Wire
 from ..core.outcome import Ack, DeadLetter, Forward, Outcome, Requeue
+from ..core.rate import Rate
 from ..core.topology import TASK_QUEUE_PREFIX, Queue, Topology, task_queue_name
 from ..endpoint import Invocation, LostRun
 from ..ports import Delivery
@@ -43,6 +44,7 @@ from .protocol import TaskMessage, decode_task, is_name, moment
 from .recording import Recorder, Run
 from .request import request_from
 from .results import safe_repr
+from .settings import rate_from
 from .signals.observer import SignalObserver
 from .signatures import unsupported
 from .task import Task
@@ -97,6 +99,29 @@ class TaskEndpoint:
             else:
                 topology += settings.celery_queue(name).topology()
         return topology
+
+    def rates(self) -> Mapping[str, Rate | None]:
+        """See `Rated`: by task."""
+        if self._app.settings.disable_rate_limits:
+            return {}
+        return {name: rate_from(task.setting("rate_limit")) for name, task in self._app.tasks.items()}
+
+    def rate_name(self, delivery: Delivery) -> str | None:
+        """See `Rated`. What is too early or too late takes no turn, as in Celery."""
+        headers = delivery.wire.headers
+        name = headers.get("task")
+        if isinstance(name, str) and not headers.get("eta") and not headers.get("expires"):
+            return name
+        try:
+            message = decode_task(delivery.wire)
+        except DecodeError:
+            return None
+        zone, now = self._app.settings.zone, time.time()
+        if message.expires is not None and moment(message.expires, zone) < now:
+            return None
+        if message.eta is not None and moment(message.eta, zone) > now:
+            return None
+        return message.task
 
     def prepare(self, delivery: Delivery) -> Invocation | Outcome:
         name = delivery.wire.headers.get("task")
@@ -167,6 +192,11 @@ class TaskEndpoint:
                 return Ack("retry")
             case Ignore():
                 run.ends(states.IGNORED, error)
+                try:
+                    self._recorder.ignored(run, error)
+                except TransportError as untold:
+                    text = f"the task raised {error!r}, and its chord was not told: {untold}"
+                    return DeadLetter("result-lost", text)
                 return Ack("ignored")
             case Reject(requeue=True):
                 run.ends(states.REJECTED, error)

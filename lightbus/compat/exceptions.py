@@ -11,10 +11,12 @@
     |  |- NotRegistered            the worker does not know its name
     |  |- EncodeError              its result cannot be written down
     |  |- ChordError               a task of its chord's header has failed, so the body did not run
+    |  |- IncompleteStream         a task has not ended yet, and its children are not known
     |  |- WorkerLostError          its process ended under it
     |  |- SoftTimeLimitExceeded    raised in it at its soft time limit
     |  |- TimeLimitExceeded        its process was ended because it ran for too long
     |  `- TimeoutError             `get()` waited long enough
+    |- ChordsRefused            the result backend cannot count the tasks of a chord (a ConfigError)
     `- RemoteTaskError          a failed task's exception whose class is not rebuilt on this side
 
 On the wire each has the module path of its Celery twin, so that a Celery reader gets the class it knows.
@@ -30,7 +32,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
 from ..core import errors
-from ..core.errors import LightbusError
+from ..core.errors import ConfigError, LightbusError
 
 if TYPE_CHECKING:
     from .canvas import Signature
@@ -79,6 +81,10 @@ class Ignore(TaskPredicate):
     """Acknowledge the message and write no state."""
 
 
+class Replaced(Ignore):
+    """The task ended by `replace`, and another goes on under its id."""
+
+
 class Reject(TaskPredicate):
     """Hand the message back to its queue (`requeue`), or park it as a dead letter."""
 
@@ -118,6 +124,14 @@ class EncodeError(TaskError):
 
 class ChordError(TaskError):
     """A task of a chord's header has failed, so that its body did not run."""
+
+
+class IncompleteStream(TaskError):
+    """`collect()` met a task that has not ended; `intermediate=True` takes what there is."""
+
+
+class ChordsRefused(errors.ConfigError, NotImplementedError):
+    """The result backend cannot count the tasks of a chord's header. Celery raises NotImplementedError."""
 
 
 class WorkerLostError(TaskError):
@@ -162,6 +176,7 @@ CELERY_MODULES: Mapping[type[BaseException], str] = MappingProxyType(
         NotRegistered: "celery.exceptions",
         TimeoutError: "celery.exceptions",
         ChordError: "celery.exceptions",
+        IncompleteStream: "celery.exceptions",
         EncodeError: "kombu.exceptions",
         WorkerLostError: "billiard.exceptions",
         TimeLimitExceeded: "billiard.exceptions",
@@ -181,3 +196,6 @@ def soft_limit_error() -> type[Exception]:
 def _both(celerys: type[Exception]) -> type[Exception]:
     made = type("SoftTimeLimitExceeded", (SoftTimeLimitExceeded, celerys), {"__module__": "billiard.exceptions"})
     return cast("type[Exception]", made)
+
+
+ImproperlyConfigured = ConfigError  #: Celery's name

@@ -1,133 +1,18 @@
-"""The caller's end of several tasks: the results of a group, and sets of results in general."""
+"""The results of a group, which can be kept and read again, and results by their tuples."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import states
-from .asyncresult import AsyncResult, EagerResult
-from .exceptions import TimeoutError
+from . import json, states
+from .asyncresult import AsyncResult
+from .eagerresult import EagerResult
+from .resultset import AnyResult, ResultSet
 
 if TYPE_CHECKING:
     from .app import TaskApp
-
-AnyResult = Any  # AsyncResult, EagerResult or GroupResult: they have the methods used here in common
-
-
-class ResultSet:
-    """Several results, in the order in which they were given."""
-
-    def __init__(self, results: Iterable[AnyResult], app: TaskApp | None = None) -> None:
-        self.results = list(results)
-        self._app = app
-
-    def add(self, result: AnyResult) -> None:
-        if result not in self.results:
-            self.results.append(result)
-
-    def remove(self, result: AnyResult) -> None:
-        """Raises KeyError: it is not in the set."""
-        try:
-            self.results.remove(result)
-        except ValueError:
-            raise KeyError(result) from None
-
-    def discard(self, result: AnyResult) -> None:
-        if result in self.results:
-            self.results.remove(result)
-
-    def update(self, results: Iterable[AnyResult]) -> None:
-        for one in results:
-            self.add(one)
-
-    def clear(self) -> None:
-        self.results.clear()
-
-    def successful(self) -> bool:
-        return all(one.successful() for one in self.results)
-
-    def failed(self) -> bool:
-        """Whether any has failed."""
-        return any(one.failed() for one in self.results)
-
-    def ready(self) -> bool:
-        return all(one.ready() for one in self.results)
-
-    def waiting(self) -> bool:
-        """Whether any has not ended yet."""
-        return not self.ready()
-
-    def completed_count(self) -> int:
-        """How many have succeeded."""
-        return sum(one.successful() for one in self.results)
-
-    def forget(self) -> None:
-        for one in self.results:
-            one.forget()
-
-    def get(
-        self,
-        timeout: float | None = None,
-        propagate: bool = True,
-        interval: float = 0.5,
-        *,
-        disable_sync_subtasks: bool = True,
-    ) -> list[Any]:
-        """All return values in their order, waiting for each.
-
-        Args:
-            timeout: seconds for all together.
-            propagate: raise the first exception in their order; False has the exceptions in the list.
-
-        Raises as `AsyncResult.get` does.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        values: list[Any] = []
-        for one in self.results:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0 and not one.ready():
-                raise TimeoutError(f"{len(values)} of {len(self.results)} results came within {timeout} s")
-            values.append(one.get(left, propagate, interval, disable_sync_subtasks=disable_sync_subtasks))
-        return values
-
-    join = get
-    join_native = get
-
-    def iterate(self, timeout: float | None = None, propagate: bool = True) -> Iterator[Any]:
-        """The return values as they come, whichever comes first."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        left = list(self.results)
-        pause = 0.005
-        while left:
-            done = [one for one in left if one.ready()]
-            for one in done:
-                left.remove(one)
-                yield one.get(propagate=propagate)
-            if left and not done:
-                if deadline is not None and time.monotonic() > deadline:
-                    raise TimeoutError(f"{len(left)} of {len(self.results)} results did not come within {timeout} s")
-                time.sleep(pause)
-                pause = min(2 * pause, 0.1)
-
-    def __len__(self) -> int:
-        return len(self.results)
-
-    def __iter__(self) -> Iterator[AnyResult]:
-        return iter(self.results)
-
-    def __getitem__(self, index: int) -> AnyResult:
-        return self.results[index]
-
-    def __eq__(self, other: object) -> bool:
-        return self.results == other.results if isinstance(other, ResultSet) else NotImplemented
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}: [{', '.join(str(one) for one in self.results)}]>"
+    from .resultstore import ResultStore
 
 
 class GroupResult(ResultSet):
@@ -138,10 +23,15 @@ class GroupResult(ResultSet):
     """
 
     def __init__(
-        self, id: str, results: Iterable[AnyResult], parent: AnyResult | None = None, app: TaskApp | None = None
+        self,
+        id: str | None = None,
+        results: Iterable[AnyResult] = (),
+        parent: AnyResult | None = None,
+        app: TaskApp | None = None,
+        **others: Any,
     ) -> None:
-        super().__init__(results, app)
-        self.id = id
+        super().__init__(results or (), app, **others)
+        self.id: str = id or ""
         self.parent = parent
 
     @property
@@ -159,27 +49,58 @@ class GroupResult(ResultSet):
             return states.PENDING
         return states.SUCCESS if self.successful() else states.FAILURE
 
+    def save(self, backend: ResultStore | None = None) -> None:
+        """Keep which tasks make the group in the result backend, for `restore`, as Celery would.
+
+        Raises:
+            ConfigError: the backend keeps no groups.
+            TransportError: it could not be handed over.
+        """
+        (backend or self.backend).save_group(self.id, json.dumps({"result": self.as_tuple()}).encode())
+
+    def delete(self, backend: ResultStore | None = None) -> None:
+        """Remove what `save` kept."""
+        (backend or self.backend).delete_group(self.id)
+
+    @classmethod
+    def restore(cls, id: str, backend: ResultStore | None = None, app: TaskApp | None = None) -> GroupResult | None:
+        """A group that was saved, by Celery or by Lightbus; None when there is none of that id (any more)."""
+        if app is None:
+            from .app import default_app  # as above
+
+            app = default_app()
+        data = (backend or app.results).load_group(id)
+        if data is None:
+            return None
+        found: Any = json.loads(data)
+        result: GroupResult = result_from_tuple(found["result"], app)
+        return result
+
     def throw_first(self) -> None:
         """Raise the exception of the first failed task among the parents and the group's own, if one has failed."""
         if self.parent is not None:
             self.parent.throw_first()
         self.maybe_throw()
 
-    def maybe_throw(self) -> None:
-        """Raise the exception of the first of its tasks that has failed; does not wait."""
-        for one in self.results:
-            one.maybe_throw()
-
     def as_tuple(self) -> tuple[tuple[str, Any], list[Any]]:
         """Its form in JSON; `result_from_tuple` reads it."""
         parent = None if self.parent is None else self.parent.as_tuple()
         return (self.id, parent), [one.as_tuple() for one in self.results]
 
+    def as_list(self) -> list[str]:
+        """Its id, and those of what ran before it."""
+        return [self.id, *([] if self.parent is None else self.parent.as_list())]
+
     def __bool__(self) -> bool:
-        return bool(self.results)
+        return bool(self.id or self.results)
 
     def __eq__(self, other: object) -> bool:
-        return other.id == self.id and super().__eq__(other) if isinstance(other, GroupResult) else NotImplemented
+        if isinstance(other, GroupResult):
+            return (other.id, other.results, other.parent) == (self.id, self.results, self.parent)
+        return other == self.id if isinstance(other, str) else NotImplemented
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.id, self.results)
 
     def __hash__(self) -> int:
         return hash(self.id)

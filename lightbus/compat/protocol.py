@@ -16,9 +16,10 @@ import msgspec
 
 from ..core.errors import DecodeError
 from ..core.message import MAX_BODY_BYTES, MAX_COUNT, MAX_NAME_LENGTH, Wire
-from ..core.outcome import ATTEMPT_HEADER, BROKER_TRAIL_PREFIXES, DEAD_PREFIX, REPEAT_HEADER
+from ..core.outcome import ATTEMPT_HEADER, BROKER_TRAIL_PREFIXES, DEAD_PREFIX, HISTORY_HEADER, REPEAT_HEADER
 from . import json
 from .bodies import read_body
+from .compression import compress
 from .forwarding import FROM_HEADER, HOPS_HEADER
 
 SignatureDict = Mapping[str, Any]
@@ -33,7 +34,9 @@ CELERY_HEADERS = frozenset(
     }
 )  # fmt: skip
 #: What a hand-over, a redelivery or a dead letter wrote on the message; a message made from it starts without.
-_TRAIL_PREFIXES = (*BROKER_TRAIL_PREFIXES, DEAD_PREFIX, ATTEMPT_HEADER, REPEAT_HEADER, HOPS_HEADER, FROM_HEADER)
+_TRAIL_PREFIXES = (
+    *BROKER_TRAIL_PREFIXES, DEAD_PREFIX, ATTEMPT_HEADER, HISTORY_HEADER, REPEAT_HEADER, HOPS_HEADER, FROM_HEADER,
+)  # fmt: skip
 
 
 #: A longer time limit is none: ten years.
@@ -57,6 +60,7 @@ class TaskMessage(msgspec.Struct, frozen=True, kw_only=True):
         headers: every header that is not one of Celery's.
         expiration_seconds: the broker may drop the message after that long.
         properties: AMQP properties that have no field here, for example `app_id`.
+        compression: of the body when it is written, see `compression`; a message that was read has none.
         utc: protocol 1 only: False says that its moments are in the sender's local time.
     """
 
@@ -93,6 +97,7 @@ class TaskMessage(msgspec.Struct, frozen=True, kw_only=True):
     durable: bool = True
     properties: Mapping[str, object] = {}
     utc: bool = True
+    compression: str = ""
 
 
 def is_name(value: object) -> bool:
@@ -156,9 +161,11 @@ def encode_task(message: TaskMessage) -> Wire:
         "chain": message.chain,
         "chord": message.chord,
     }
-    body = json.dumps((message.args, message.kwargs, embed))
+    body = json.dumps((message.args, message.kwargs, embed)).encode("utf-8")
+    if message.compression:
+        body, headers["compression"] = compress(body, message.compression)
     return Wire(
-        body=body.encode("utf-8"),
+        body=body,
         headers={**headers, **{key: value for key, value in message.headers.items() if key not in headers}},
         correlation_id=message.correlation_id or message.id,
         reply_to=message.reply_to,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import TransportError
 from . import states
 from .canvas import signature
-from .exceptions import EncodeError
+from .exceptions import EncodeError, Ignore, Replaced
 from .request import running
 from .results import ResultDocument, exception_triple, format_traceback, safe_repr
 
@@ -80,7 +80,7 @@ class Recorder:
             EncodeError: the result cannot be written down.
             TransportError: it could not be handed over.
         """
-        ignored = run.task.ignores_result(run.request)
+        ignored = not self._stores(run)
         if ignored and run.message.chord is None:
             return
         document = self._document(run, states.SUCCESS, result, None)
@@ -134,8 +134,27 @@ class Recorder:
             self._store_surely(run, document)
         self._count(run, document)
 
+    def ignored(self, run: Run, error: Ignore) -> None:
+        """No state is stored; but of a chord's task that nobody runs again the chord must hear, or it waits for ever.
+
+        Raises:
+            TransportError: it could not be told.
+        """
+        if run.message.chord is None or isinstance(error, Replaced) or run.request.sent_again:
+            return
+        document = self._document(run, states.FAILURE, exception_triple(error), None)
+        if self._app.chords.reads_results:
+            self._store_surely(run, document)
+        self._count(run, document)
+
+    def _stores(self, run: Run) -> bool:
+        """Whether the result is kept: it is wanted, or the chord that the task is a part of reads it."""
+        if not run.task.ignores_result(run.request):
+            return True
+        return run.message.chord is not None and self._app.chords.reads_results
+
     def _stores_errors(self, run: Run) -> bool:
-        return not run.task.ignores_result(run.request) or bool(run.task.setting("store_errors_even_if_ignored"))
+        return self._stores(run) or bool(run.task.setting("store_errors_even_if_ignored"))
 
     def _count(self, run: Run, document: ResultDocument) -> None:
         """Tell the chord that the task is a part of. In the steps before the last one of a chain there is none."""
@@ -186,6 +205,8 @@ class Recorder:
             "retries": message.retries,
             "queue": run.delivery.queue,
         }
+        if self._app.settings.result_backend == "django-db" and "periodic_task_name" in message.headers:
+            fields["periodic_task_name"] = message.headers["periodic_task_name"]  # its tables have a column for it
         if message.stamps:
             names = message.stamped_headers or ()
             fields["stamped_headers"] = list(names) if message.stamped_headers is not None else None

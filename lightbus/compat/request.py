@@ -38,6 +38,7 @@ class Request:
     retries: int = 0
     is_eager: bool = False
     called_directly: bool = True
+    is_entered: bool = False  # the run has begun: a call of the task from here is a call like a function's
     hostname: str | None = None
     delivery_info: Mapping[str, Any] | None = None
     properties: Mapping[str, Any] | None = None
@@ -69,6 +70,7 @@ class Request:
     argsrepr: str | None = None
     kwargsrepr: str | None = None
     lang: str | None = None
+    sent_again: bool = False  # by `retry`
     taskset: str | None = None  # the older name of `group`
 
     def __init__(self, **fields: Any) -> None:
@@ -190,7 +192,34 @@ def current_request() -> Request | None:
     return next((request for _, request in reversed(_stack.get()) if not request.called_directly), None)
 
 
-def current_task() -> Task | None:
-    """The task that runs here, or None."""
+def current_entry() -> tuple[Task, Request] | None:
+    """The task that runs here and its request, or None."""
     stack = _stack.get()
-    return stack[-1][0] if stack else None
+    return stack[-1] if stack else None
+
+
+class CurrentTask:
+    """The task that runs here. Calling it gives that task or None; its attributes are that task's, as in Celery.
+
+    Raises:
+        AttributeError: an attribute is asked for where no task runs.
+    """
+
+    def __call__(self) -> Task | None:
+        entry = current_entry()
+        return entry[0] if entry else None
+
+    def __getattr__(self, name: str) -> Any:
+        entry = current_entry()
+        if entry is None:
+            raise AttributeError(f"no task runs here that could have {name!r}")
+        return getattr(entry[0], name)
+
+    def __bool__(self) -> bool:
+        return current_entry() is not None
+
+    def __repr__(self) -> str:
+        return repr(self())
+
+
+current_task = CurrentTask()

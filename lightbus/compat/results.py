@@ -15,7 +15,11 @@ from typing import Any
 
 from ..core.errors import DecodeError
 from . import json, states
+from .bodies import decompressed
 from .exceptions import CELERY_MODULES, EncodeError, RemoteTaskError
+
+#: Of a result, whose size its sender's own limit has bounded before.
+MAX_DECOMPRESSED_BYTES = 128 * 2**20
 
 _COMPRESSED = b"\x00celery-compressed\x00"  # Celery 5.7 with result_compression
 _OWN_CLASSES = {(module, cls.__name__): cls for cls, module in CELERY_MODULES.items() if issubclass(cls, Exception)}
@@ -60,6 +64,19 @@ def encode_result(document: ResultDocument, *, max_bytes: int | None = None) -> 
     Raises:
         EncodeError: the result has no JSON form, or takes more than `max_bytes`.
     """
+    try:
+        data = json.dumps(fields_of(document)).encode("utf-8")
+    except ValueError as error:
+        raise EncodeError(f"the result of task {document.task_id!r} {error}") from error
+    if max_bytes is not None and len(data) > max_bytes:
+        raise EncodeError(
+            f"the result of task {document.task_id!r} takes {len(data)} bytes; at most {max_bytes} are kept"
+        )
+    return data
+
+
+def fields_of(document: ResultDocument) -> dict[str, Any]:
+    """The fields of a document in the order in which Celery writes them."""
     fields: dict[str, Any] = {
         "status": document.status,
         "result": document.result,
@@ -73,25 +90,16 @@ def encode_result(document: ResultDocument, *, max_bytes: int | None = None) -> 
         fields["parent_id"] = document.parent_id
     fields |= document.extended
     fields["task_id"] = document.task_id
-    try:
-        data = json.dumps(fields).encode("utf-8")
-    except ValueError as error:
-        raise EncodeError(f"the result of task {document.task_id!r} {error}") from error
-    if max_bytes is not None and len(data) > max_bytes:
-        raise EncodeError(
-            f"the result of task {document.task_id!r} takes {len(data)} bytes; at most {max_bytes} are kept"
-        )
-    return data
+    return fields
 
 
 def decode_result(data: bytes) -> ResultDocument:
     """The inverse of `encode_result`, for what any Celery from 4.0 on stored.
 
     Raises:
-        DecodeError: it is no result document, or compressed.
+        DecodeError: it is no result document, or compressed in a way that this Python cannot undo.
     """
-    if data.startswith(_COMPRESSED):
-        raise DecodeError("the result is compressed: set result_compression = None while both sides share a backend")
+    data = uncompressed(data)
     try:
         fields = json.loads(data)
     except ValueError as error:
@@ -113,15 +121,43 @@ def decode_result(data: bytes) -> ResultDocument:
     )
 
 
+def uncompressed(data: bytes) -> bytes:
+    """What Celery 5.7 stores under `result_compression` without it; anything else as it is.
+
+    Raises:
+        DecodeError: this Python cannot undo it.
+    """
+    if not data.startswith(_COMPRESSED):
+        return data
+    kind, _, body = data.removeprefix(_COMPRESSED).partition(b"\x00")
+    try:
+        return decompressed(body, kind.decode("ascii", "replace"), MAX_DECOMPRESSED_BYTES)
+    except DecodeError as error:
+        raise DecodeError(f"the result is compressed, and cannot be read: {error}; set result_compression") from error
+
+
 def exception_triple(error: BaseException) -> dict[str, object]:
     """The exception as Celery writes it. Arguments without a JSON form become their repr."""
     cls = type(error)
     if isinstance(error, RemoteTaskError) and error.exc_type:
         name, module = error.exc_type, error.exc_module
+    elif name_and_args := _unpickleable(error):
+        return name_and_args
     else:
         module = CELERY_MODULES.get(cls, cls.__module__)
         name = cls.__qualname__
     return {"exc_type": name, "exc_message": [_printable(one) for one in error.args], "exc_module": module}
+
+
+def _unpickleable(error: BaseException) -> dict[str, object] | None:
+    """What Celery keeps in the place of an exception that cannot be pickled: its class's name and its arguments."""
+    if type(error).__name__ != "UnpickleableExceptionWrapper":
+        return None
+    return {
+        "exc_type": getattr(error, "exc_cls_name", ""),
+        "exc_message": [_printable(one) for one in getattr(error, "exc_args", ())],
+        "exc_module": getattr(error, "exc_module", ""),
+    }
 
 
 def exception_from(triple: object) -> BaseException:

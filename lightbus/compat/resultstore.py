@@ -1,4 +1,5 @@
-"""Where results go and come from: kept under a key (Redis), sent to the caller's queue (`rpc://`), or nowhere.
+"""Where results go and come from: kept under their ids (see `backends`), sent to the caller's queue (`rpc://`), or
+nowhere.
 
 Three shapes behind one protocol. The formats are `results`'; keys, expiry and wake-ups are the result backend's.
 """
@@ -6,7 +7,6 @@ Three shapes behind one protocol. The formats are `results`'; keys, expiry and w
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 import uuid
@@ -16,11 +16,13 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Protocol
 
-from .. import open_result_backend
 from ..core.errors import ConfigError, DecodeError, NotConfirmed
 from ..core.message import Route, Wire
 from ..core.topology import Topology, is_reply_queue, reply_queue
+from ..forks import renewed_after_fork
+from ..ports import ChordCounter, Expiring, GroupKeeper
 from . import states
+from .backends import open_backend
 from .results import ResultDocument, decode_result, encode_result
 from .settings import Settings
 
@@ -38,9 +40,13 @@ class ResultStore(Protocol):
     Attributes:
         keeps: any process can read what was stored, and a Celery worker can overwrite it.
         backend: where it is kept, if it is.
+        announces: who waits is woken, and need not look again and again.
     """
 
     keeps: bool
+
+    @property
+    def announces(self) -> bool: ...
 
     @property
     def backend(self) -> ResultBackend | None: ...
@@ -64,6 +70,20 @@ class ResultStore(Protocol):
 
     def forget(self, task_id: str) -> None: ...
 
+    def save_group(self, group_id: str, document: bytes) -> None:
+        """Keep which tasks make a group: JSON, `{"result": [[id, parent], children]}`.
+
+        Raises:
+            ConfigError: the backend keeps no groups.
+        """
+
+    def load_group(self, group_id: str) -> bytes | None: ...
+
+    def delete_group(self, group_id: str) -> None: ...
+
+    def remove_expired(self) -> None:
+        """Remove what is older than `result_expires`, where it does not go by itself."""
+
     def close(self) -> None: ...
 
 
@@ -73,18 +93,17 @@ def open_result_store(
     """The store that `settings.result_backend` names; `backend` in its place where it is given.
 
     Raises:
-        ConfigError: the backend is of a kind that is not supported; supported are redis://, rediss://, rpc:// and
-            disabled.
+        ConfigError: see `backends.open_backend`.
     """
-    url = settings.result_backend or "disabled"
     if backend is not None:
         return KeptResults(backend, settings)
-    scheme = url.partition(":")[0].lower()
+    named = settings.result_backend or "disabled"
+    scheme = named.partition(":")[0].lower() if isinstance(named, str) else ""
     if scheme in ("rpc", "amqp"):
         return RepliedResults(transport, settings)
-    if scheme in ("disabled", ""):
+    if scheme == "disabled":
         return NoResults()
-    return KeptResults(open_result_backend(url), settings)
+    return KeptResults(open_backend(settings), settings)
 
 
 def wait_for(published: Future[None], timeout_seconds: float) -> None:
@@ -131,6 +150,29 @@ class KeptResults:
     def forget(self, task_id: str) -> None:
         self.backend.forget(task_id)
 
+    @property
+    def announces(self) -> bool:
+        return isinstance(self.backend, ChordCounter)  # those that count by themselves are those that publish
+
+    def save_group(self, group_id: str, document: bytes) -> None:
+        self._groups().store_group(group_id, document, expires_seconds=self._settings.result_expires_seconds)
+
+    def load_group(self, group_id: str) -> bytes | None:
+        return self._groups().fetch_group(group_id)
+
+    def delete_group(self, group_id: str) -> None:
+        self._groups().forget_group(group_id)
+
+    def remove_expired(self) -> None:
+        if isinstance(self.backend, Expiring) and self._settings.result_expires_seconds is not None:
+            self.backend.remove_expired(self._settings.result_expires_seconds)
+
+    def _groups(self) -> GroupKeeper:
+        backend: object = self.backend
+        if not isinstance(backend, GroupKeeper):
+            raise ConfigError(f"the result backend {type(backend).__name__} keeps no groups")
+        return backend
+
     def close(self) -> None:
         self.backend.close()
 
@@ -142,34 +184,58 @@ class KeptResults:
         return known is not None and known.status == states.SUCCESS
 
 
-class RepliedResults:
+class _NoGroups:
+    """Of stores that keep nothing."""
+
+    def save_group(self, group_id: str, document: bytes) -> None:
+        raise ConfigError("groups are saved in a result backend that keeps results, and rpc:// and disabled do not")
+
+    def load_group(self, group_id: str) -> bytes | None:
+        raise ConfigError("groups are restored from a result backend that keeps results; rpc:// and disabled do not")
+
+    def delete_group(self, group_id: str) -> None:
+        """There is none."""
+
+    def remove_expired(self) -> None:
+        """There is nothing."""
+
+
+class RepliedResults(_NoGroups):
     """Results sent as messages to the queue that the caller named; only the process that sent a task can read its own.
 
     One reply queue and one consumer per process, made when the first task is sent, and anew after a fork.
     """
 
     keeps = False
+    announces = True
     backend = None
 
     def __init__(self, transport: Callable[[], Transport], settings: Settings) -> None:
         self._transport = transport
         self._settings = settings
-        self._pid = 0
         self._queue = ""
         self._consumer: Consumer | None = None
         self._start_lock = threading.Lock()
         self._news = threading.Condition()
         self._answers: OrderedDict[str, ResultDocument] = OrderedDict()
+        self._parents: list[Consumer | None] = []
+        renewed_after_fork(self)
+
+    def renew_after_fork(self) -> None:
+        """See `lightbus.forks.Renewable`: the reply queue is the parent's, and so are the answers."""
+        self._parents.append(self._consumer)
+        self._consumer, self._queue = None, ""
+        self._start_lock, self._news = threading.Lock(), threading.Condition()
+        self._answers = OrderedDict()
 
     def expect(self, task_id: str) -> str:
         with self._start_lock:
-            if self._pid != os.getpid():
-                self._answers.clear()
+            if self._consumer is None:
                 queue = reply_queue("celery-results", uuid.uuid4().hex)
                 transport = self._transport()
                 transport.declare(Topology(queues=(queue,)))
                 self._consumer = transport.consume([queue], self._on_answer, prefetch=100)
-                self._queue, self._pid = queue.name, os.getpid()
+                self._queue = queue.name
             return self._queue
 
     def store(self, document: ResultDocument, *, reply_to: str, correlation_id: str) -> None:
@@ -203,9 +269,9 @@ class RepliedResults:
 
     def close(self) -> None:
         with self._start_lock:
-            if self._consumer is not None and self._pid == os.getpid():
+            if self._consumer is not None:
                 self._consumer.close()
-            self._consumer, self._pid = None, 0
+            self._consumer = None
 
     def _on_answer(self, delivery: Delivery) -> None:
         try:
@@ -225,10 +291,11 @@ class RepliedResults:
             self._news.notify_all()
 
 
-class NoResults:
+class NoResults(_NoGroups):
     """No result backend: nothing is kept, and asking says so."""
 
     keeps = False
+    announces = False
     backend = None
 
     def expect(self, task_id: str) -> str:

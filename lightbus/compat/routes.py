@@ -1,8 +1,8 @@
-"""Celery's `task_routes`: which queue a task's name routes to. Pure.
+"""Celery's `task_routes`: which queue a task's name routes to.
 
-Understood are a mapping, a sequence of `(pattern, options)` pairs, and a sequence of either; patterns are names, globs
-and compiled regular expressions. A router that is a function or an import path is Celery's own business: the bridge
-asks Celery for its answer.
+Understood are a mapping, a sequence of `(pattern, options)` pairs, a router that is code (a function, an object with
+`route_for_task`, or the path of one), and a sequence of these; patterns are names, globs and compiled regular
+expressions. A router that is code is called with no arguments of the task, because routes decide here by name.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from fnmatch import translate
 
 from ..core.errors import ConfigError
+from .loading import import_path
 
 
 def queue_from_routes(routes: object) -> Callable[[str, Mapping[str, object]], str]:
@@ -23,7 +24,7 @@ def queue_from_routes(routes: object) -> Callable[[str, Mapping[str, object]], s
     Raises:
         ConfigError: the routes have a form that is not understood.
     """
-    tables = [_Table(one) for one in _split(routes)]
+    tables = [_Code(one) if callable(one) else _Table(one) for one in _split(routes)]
 
     def queue_of(name: str, options: Mapping[str, object]) -> str:
         asked = options.get("queue")
@@ -61,14 +62,29 @@ class _Table:
         return next((queue for pattern, queue in self._patterns if pattern.match(name)), None)
 
 
-def _split(routes: object) -> Iterator[list[tuple[object, object]]]:
-    if routes is None or isinstance(routes, str) or callable(routes):
-        if routes is None:
-            return
-        raise ConfigError(
-            f"task_routes: the router {routes!r} is code; pass Settings(queue_of=...) or install the bridge, which asks"
-            " the Celery app"
-        )
+class _Code:
+    """A router that is code: it gives a queue, options with one, or None."""
+
+    def __init__(self, router: Callable[..., object]) -> None:
+        self._router = router
+
+    def queue_of(self, name: str) -> str | None:
+        answer = self._router(name, (), {}, {}, task=None)
+        return None if answer is None else _queue_name(name, answer) or None
+
+
+def _split(routes: object) -> Iterator[list[tuple[object, object]] | Callable[..., object]]:
+    if routes is None:
+        return
+    if isinstance(routes, str):
+        try:
+            routes = import_path(routes)
+        except ImportError as error:
+            raise ConfigError(f"task_routes: the router {routes!r} cannot be imported: {error}") from error
+        routes = routes() if isinstance(routes, type) else routes
+    if not isinstance(routes, Mapping) and (hasattr(routes, "route_for_task") or callable(routes)):
+        yield _router_of(routes)
+        return
     if isinstance(routes, Mapping):
         yield list(routes.items())
         return
@@ -79,6 +95,13 @@ def _split(routes: object) -> Iterator[list[tuple[object, object]]]:
         return
     for one in routes:
         yield from _split(one)
+
+
+def _router_of(router: object) -> Callable[..., object]:
+    if not hasattr(router, "route_for_task"):
+        return router  # type: ignore[return-value]  # the caller has looked
+    older = router.route_for_task
+    return lambda name, args, kwargs, options, task=None: older(name, args, kwargs)
 
 
 def _queue_name(pattern: object, options: object) -> str:

@@ -1,7 +1,8 @@
 """The options of `apply_async` and `send_task` to a message: what each option means on the wire. Pure but for its ids.
 
-Options of kombu that only steer a publish (`retry`, `retry_policy`, `confirm_timeout`, ...) have no effect: Lightbus
-always publishes with confirm and heals the connection itself. Those that would send the message elsewhere are refused.
+Options of kombu that only steer a publish (`retry`, `retry_policy`, `confirm_timeout`, `producer`, `connection`, ...)
+have no effect: Lightbus always publishes with confirm, on its own connection, and heals that itself. `router` would
+send the message elsewhere and is refused.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from datetime import datetime, tzinfo
 from typing import Any
 
 from ..core.message import Route
+from .compression import compression_name
 from .protocol import TaskMessage, moment
 from .results import safe_repr
 from .signatures import as_signature_dicts
 
 _WITHOUT_EFFECT = frozenset(
     {
-        "retry", "retry_policy", "mandatory", "immediate", "timeout", "confirm_timeout", "declare", "compression",
-        "exchange_type", "add_to_parent", "route_name", "result_cls", "task_type", "queue", "expiration",
+        "retry", "retry_policy", "mandatory", "immediate", "timeout", "confirm_timeout", "declare", "exchange_type",
+        "add_to_parent", "route_name", "result_cls", "task_type", "queue", "expiration", "producer", "publisher",
+        "connection", "compression",
     }
 )  # fmt: skip
-_REFUSED = ("producer", "publisher", "connection", "router")
+_REFUSED = ("router",)
 _CHECKED = (*_REFUSED, "serializer")
 
 
@@ -63,7 +66,7 @@ def prepare(
 
     Raises:
         TypeError: an argument has the wrong type, or an option cannot be honoured.
-        ValueError: a serializer other than JSON is asked for, or a moment cannot be read.
+        ValueError: a serializer other than JSON or an unknown compression is asked for, or a moment cannot be read.
     """
     _check(name, args, kwargs, options)
     rest = {key: value for key, value in options.items() if key not in _CHECKED}
@@ -108,6 +111,7 @@ def prepare(
         priority=rest.pop("priority", None),
         expiration_seconds=max(0.0, moment(expires, zone) - now) if expires else None,
         durable=rest.pop("delivery_mode", None) not in (1, "transient"),
+        compression=compression_name(rest.get("compression")),
         properties={key: value for key, value in rest.items() if key not in _WITHOUT_EFFECT},
     )
     delay = max(0.0, moment(eta, zone) - now) if eta else 0.0

@@ -1,21 +1,24 @@
 """Celery's settings as one value: the names that are understood, their old spellings, and their defaults.
 
 Pure. Who reads a Celery app's configuration (`bridge`) or a mapping (`Settings.from_mapping`) makes one of these; the
-rest of compat knows only this. A Celery setting that is not in the table below is left alone, but one whose value
-would change what messages mean (a serializer other than JSON) is refused.
+rest of compat knows only this. Names are those of `settingnames`. A setting without a line in the table below has no
+effect, but one whose value would change what messages mean (a serializer other than JSON) is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta, timezone, tzinfo
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, DeclarationError
 from ..core.message import MAX_BODY_BYTES
+from ..core.rate import Rate
 from ..core.topology import Binding, Exchange, Queue, Topology, task_queue_name
+from . import settingnames
+from .compression import compression_name
 from .routes import queue_from_routes
 
 QueueOf = Callable[[str, Mapping[str, object]], str]
@@ -67,18 +70,35 @@ class Settings:
         moved: names of tasks that Lightbus serves although this process does not have their functions.
         celery_serves_others: a Celery fleet shares the broker; tasks unknown here are forwarded to it.
         timezone: an IANA name; None is UTC, or local time without `enable_utc`.
+        result_backend: a URL, a name such as `django-db`, or the path or class of a backend of Celery's.
+        result_settings: what else is set for result backends, by Celery's new names: `redis_socket_timeout`,
+            `database_table_names`, `result_backend_transport_options` and so on.
+        oldest_celery: the oldest version of Celery that reads results beside Lightbus, for example (5, 7). Only the
+            `db+` backend cares: readers before 5.7 need pickled rows, so that is what is written by default.
+        chord_retry_seconds: pause between two looks of `celery.chord_unlock`; `chord_join_seconds`: for how long the
+            results of a header that was counted as complete may be missing; `chord_expires_seconds`: for how long a
+            count is kept, None as long as results.
         result_max_bytes: a larger result is stored as a failure that says so.
         send_task_events: workers begin with events for monitors switched on; `send_sent_event`: whoever sends a task
             tells of it, on `event_exchange`.
         task_max_bytes: a task message whose body is longer, decompressed, is parked. In a Celery configuration it is
             `lightbus_task_max_bytes`.
+        missing_queue_type: of queues that are neither the default one nor among `celery_queues`.
+        annotations: attributes that the settings give to tasks, in Celery's forms.
+        compression: of the bodies of tasks that name none; "" for none.
     """
 
     broker_url: str | None = None
     broker_transport_options: Mapping[str, object] = field(default_factory=dict)
-    result_backend: str | None = None
+    result_backend: str | type | None = None
+    result_settings: Mapping[str, object] = field(default_factory=dict)
+    oldest_celery: tuple[int, ...] = (5, 0)
+    chord_retry_seconds: float = 1.0
+    chord_join_seconds: float = 3.0
+    chord_expires_seconds: float | None = None
     default_queue: str = "celery"
     default_queue_type: str = "classic"
+    missing_queue_type: str = "classic"
     queue_max_priority: int | None = None
     default_priority: int | None = None
     celery_queues: tuple[CeleryQueue, ...] = ()
@@ -102,7 +122,11 @@ class Settings:
     track_started: bool = False
     time_limit: float | None = None
     soft_time_limit: float | None = None
+    rate_limit: str | float | Rate | None = None
+    disable_rate_limits: bool = False
     inherit_parent_priority: bool = False
+    annotations: object = None
+    compression: str = ""
     publish_timeout_seconds: float = 30.0
     send_task_events: bool = False
     send_sent_event: bool = False
@@ -118,12 +142,22 @@ class Settings:
         """
         found: dict[str, Any] = {}
         given: dict[str, str] = {}
+        others: dict[str, object] = {}
         for name, value in mapping.items():
             new = _SPELLINGS.get(name)
+            if (other := backend_setting(new or name)) is not None:
+                others[other] = value
+                continue
             if new is None:
                 continue
             if new in found and found[new] != value:
                 raise ConfigError(f"{name!r} and {given[new]!r} are one Celery setting with two values; keep one")
+            described = settingnames.BY_NAME.get(new)  # Lightbus's own are not there
+            if described is not None and described.refuses(value):
+                raise ConfigError(
+                    f"the Celery setting {name!r} is {value!r:.100}, which Lightbus does not support: "
+                    f"{described.note}. See {settingnames.PAGE}"
+                )
             found[new], given[new] = value, name
         values: dict[str, Any] = {}
         if found.get("task_acks_on_failure") is None:
@@ -136,7 +170,7 @@ class Settings:
                 raise ConfigError(f"the Celery setting {given[new]!r} cannot be {value!r}: {error}") from error
             if target:
                 values[target] = converted
-        return cls(**values)
+        return _with_default_queue(cls(**values, result_settings=others), found)
 
     @property
     def zone(self) -> tzinfo | None:
@@ -160,8 +194,9 @@ class Settings:
         arguments: dict[str, object] = {}
         if self.queue_max_priority is not None:
             arguments["x-max-priority"] = self.queue_max_priority
-        if self.default_queue_type != "classic":
-            arguments["x-queue-type"] = self.default_queue_type
+        queue_type = self.default_queue_type if name == self.default_queue else self.missing_queue_type
+        if queue_type != "classic":
+            arguments["x-queue-type"] = queue_type
         return CeleryQueue(name=name, arguments=arguments)
 
 
@@ -212,6 +247,23 @@ def _text_or_none(value: object) -> str | None:
     return None if value is None else str(value)
 
 
+def _backend(value: object) -> str | type | None:
+    return value if isinstance(value, type) else _text_or_none(value)
+
+
+def _version(value: object) -> tuple[int, ...]:
+    parts = value if isinstance(value, (list, tuple)) else str(value).split(".")
+    return tuple(int(str(part)) for part in parts)
+
+
+def backend_setting(name: str) -> str | None:
+    """Celery's new name of a setting for result backends that is not in the table; None if it is for something else."""
+    new = name.lower()
+    if name.isupper():
+        new = new.removeprefix("celery_")
+    return new if new.startswith(_BACKEND_SETTINGS) and new not in _TABLE else None
+
+
 def _queues(value: Any) -> tuple[CeleryQueue, ...]:
     """Celery's `task_queues`: a dict of dicts, or a sequence of kombu `Queue`s (read by their attributes)."""
     if value is None:
@@ -243,6 +295,44 @@ def _queue_from_kombu(queue: Any) -> CeleryQueue:
     )
 
 
+def _with_default_queue(settings: Settings, found: Mapping[str, Any]) -> Settings:
+    """With the default queue as `task_default_exchange` and its neighbours describe it, unless `task_queues` does."""
+    exchange, routing_key = found.get("task_default_exchange"), found.get("task_default_routing_key")
+    kind = found.get("task_default_exchange_type") or "direct"
+    name = settings.default_queue
+    if not (exchange or routing_key or kind != "direct") or any(one.name == name for one in settings.celery_queues):
+        return settings
+    described = replace(
+        settings.celery_queue(name), exchange=exchange or "", routing_key=routing_key or "", exchange_type=kind
+    )
+    return replace(settings, celery_queues=(*settings.celery_queues, described))
+
+
+def rate_from(value: object) -> Rate | None:
+    """The rate that a task's `rate_limit` or `task_default_rate_limit` means; 0 and an empty text are no limit.
+
+    Raises:
+        ValueError, DeclarationError: it is none.
+    """
+    if isinstance(value, Rate):
+        return value
+    if not value or (isinstance(value, str) and float(value.partition("/")[0]) == 0):
+        return None
+    if isinstance(value, str):
+        return Rate.parse(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return Rate(float(value))
+    return cast("Rate", _refuse("it is a text such as '10/m', or a number per second"))
+
+
+def _rate_checked(value: Any) -> object:
+    try:
+        rate_from(value)
+    except DeclarationError as error:
+        _refuse(str(error))
+    return value
+
+
 def _refuse(text: str) -> Any:
     raise ValueError(text)
 
@@ -251,7 +341,11 @@ def _refuse(text: str) -> Any:
 _TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
     "broker_url": ("broker_url", lambda v: v if isinstance(v, str) or v is None else ";".join(v)),
     "broker_transport_options": ("broker_transport_options", dict),
-    "result_backend": ("result_backend", _text_or_none),
+    "result_backend": ("result_backend", _backend),
+    "lightbus_oldest_celery": ("oldest_celery", _version),
+    "result_chord_retry_interval": ("chord_retry_seconds", lambda v: _seconds(v) or 0.0),
+    "result_chord_expires": ("chord_expires_seconds", _expiry),
+    "result_chord_join_timeout": ("chord_join_seconds", lambda v: _seconds(v) or 0.0),
     "accept_content": ("accept_content", _accept),
     "timezone": ("timezone", _text_or_none),
     "enable_utc": ("enable_utc", _boolean),
@@ -276,33 +370,30 @@ _TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
     "task_track_started": ("track_started", _boolean),
     "task_time_limit": ("time_limit", _seconds),
     "task_soft_time_limit": ("soft_time_limit", _seconds),
+    "task_default_rate_limit": ("rate_limit", _rate_checked),
+    "worker_disable_rate_limits": ("disable_rate_limits", _boolean),
     "task_inherit_parent_priority": ("inherit_parent_priority", _boolean),
     "worker_send_task_events": ("send_task_events", _boolean),
     "task_send_sent_event": ("send_sent_event", _boolean),
     "event_exchange": ("event_exchange", str),
     "event_serializer": ("", _json_only),
     "lightbus_task_max_bytes": ("task_max_bytes", int),
+    "task_create_missing_queue_type": ("missing_queue_type", str),
+    "task_annotations": ("annotations", lambda v: v),
+    "task_compression": ("compression", compression_name),
 }
 
-#: Old names that do not follow from the new ones.
-_OLD = {
-    "result_expires": "CELERY_TASK_RESULT_EXPIRES",
-    "task_eager_propagates": "CELERY_EAGER_PROPAGATES_EXCEPTIONS",
-    "task_serializer": "CELERY_TASK_SERIALIZER",
-    "task_time_limit": "CELERYD_TASK_TIME_LIMIT",
-    "task_soft_time_limit": "CELERYD_TASK_SOFT_TIME_LIMIT",
-    "worker_send_task_events": "CELERY_SEND_EVENTS",
-    "task_send_sent_event": "CELERY_SEND_TASK_SENT_EVENT",
-    "broker_url": "BROKER_URL",
-    "broker_transport_options": "BROKER_TRANSPORT_OPTIONS",
-}
+#: How the names of settings for result backends begin.
+_BACKEND_SETTINGS = (
+    "result_", "redis_", "database_", "cache_backend", "mongodb_", "elasticsearch_", "cassandra_", "couchbase_",
+    "couchdb_", "arangodb_", "s3_", "gcs_", "dynamodb_", "azureblockblob_", "cosmosdbsql_", "override_backends",
+)  # fmt: skip
 
 
 def _spellings() -> dict[str, str]:
-    spellings: dict[str, str] = {}
-    for new in _TABLE:
-        old = _OLD.get(new) or "CELERY_" + new.removeprefix("task_").upper()
-        spellings |= {new: new, old: new, "CELERY_" + new.upper(): new}
+    spellings = {name: name for name in _TABLE}
+    for one in settingnames.SETTINGS:
+        spellings |= {one.name: one.name, one.old_name: one.name, "CELERY_" + one.name.upper(): one.name}
     return spellings
 
 

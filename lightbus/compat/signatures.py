@@ -53,7 +53,7 @@ def unsupported(message: TaskMessage, *, counts_chords: bool) -> str | None:
                 if not counts_chords and (part.options.get("chord") is not None or part.subtask_type == "chord"):
                     return f"its {what} needs a chord, which the result backend cannot count"
     if chord and not counts_chords:
-        return "it is part of a chord, and the result backend cannot count its tasks: use a Redis"
+        return "it is part of a chord, and the result backend cannot count its tasks: use one that keeps results"
     return None
 
 

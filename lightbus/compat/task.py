@@ -7,6 +7,7 @@ through `apply_async`, `self` of a bound task is the task, shared by all its cal
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import sys
 import time
@@ -21,11 +22,13 @@ import msgspec
 from ..core.errors import TransportError
 from ..core.message import Route
 from ..core.outcome import REPEAT_HEADER
+from ..core.rate import Rate
 from . import eager, json
-from .asyncresult import AsyncResult, EagerResult
+from .asyncresult import AsyncResult
 from .canvas import Chunks, Map, Signature, StarMap, signature
 from .canvas.replace import replacement_for
-from .exceptions import Ignore, MaxRetriesExceededError, Reject, Retry
+from .eagerresult import EagerResult
+from .exceptions import MaxRetriesExceededError, Reject, Replaced, Retry
 from .request import Request, request_of, running
 from .results import ResultDocument
 from .retrying import retry_arguments, retry_options
@@ -38,7 +41,10 @@ if TYPE_CHECKING:
     from .testing import TaskReference
 
 #: Attributes of a task that are options of each of its messages, unless the caller gives them.
-_EXEC_OPTIONS = ("queue", "priority", "expires", "serializer", "delivery_mode", "time_limit", "soft_time_limit")
+_EXEC_OPTIONS = (
+    "queue", "exchange", "routing_key", "priority", "expires", "serializer", "compression", "delivery_mode",
+    "time_limit", "soft_time_limit",
+)  # fmt: skip
 
 
 class Task:
@@ -51,6 +57,7 @@ class Task:
         typing: check the arguments of `delay` and `apply_async` against the function's.
         throws: exception classes that are expected and logged without a traceback.
         time_limit, soft_time_limit: seconds a run may take.
+        rate_limit: how often it may begin in one worker, `"10/m"`; 0 for no limit.
         acks_late: acknowledge after the run, so that a crash repeats it.
         autoretry_for: exception classes after which it is tried again by itself, unless they are in
             `dont_autoretry_for`; with the options `retry_kwargs` of `retry`.
@@ -72,11 +79,14 @@ class Task:
     track_started: bool | None = None
     serializer: str | None = None
     queue: str | None = None
+    exchange: str | None = None
+    routing_key: str | None = None
     priority: int | None = None
     expires: float | datetime | None = None
     delivery_mode: int | str | None = None
     time_limit: float | None = None
     soft_time_limit: float | None = None
+    rate_limit: str | float | Rate | None = None
     throws: tuple[type[BaseException], ...] = ()
     trail: bool = True
     send_events: bool = True  #: to monitors, when its worker sends events
@@ -88,15 +98,29 @@ class Task:
     retry_backoff: bool | float = False
     retry_backoff_max: float = 600
     retry_jitter: bool = True
+    compression: str | None = None
+    abstract: bool = True
 
+    _dump_arguments: Callable[[Any, Any], tuple[Any, Any]] | None = None  #: pydantic models of a call to JSON
     _get_app: Callable[[], TaskApp]
     _signature: inspect.Signature
     _fitting: range  #: numbers of positional arguments that suffice alone
     _is_coroutine: bool
 
+    is_shared: bool = False  #: its app is whichever is the process's own
+    follows_app: bool = False  #: its class follows when the app's `Task` is replaced
+
     @property
     def app(self) -> TaskApp:
-        return type(self)._get_app()
+        return self._get_app()
+
+    @classmethod
+    def on_bound(cls, app: TaskApp) -> None:
+        """Called when an app gets a task of this class."""
+
+    def shadow_name(self, args: Any, kwargs: Any, options: Mapping[str, Any]) -> str | None:
+        """A name for logs and monitors in place of the task's own; for subclasses."""
+        return None
 
     @property
     def request(self) -> Request:
@@ -108,7 +132,14 @@ class Task:
         raise NotImplementedError(f"the task {self.name!r} has no run method")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call it like a function, here and now: no message, no result."""
+        """Call it like a function, here and now: no message, no result.
+
+        A `__call__` of a subclass that calls this one within a run goes on with the request of that run.
+        """
+        request = request_of(self)
+        if request is not None and not request.called_directly and not request.is_entered:
+            request.is_entered = True
+            return self.run(*args, **kwargs)
         if inspect.iscoroutinefunction(self.run):
             return self.run(*args, **kwargs)
         with running(self, Request(args=args, kwargs=kwargs)):
@@ -146,18 +177,22 @@ class Task:
             ValueError: an argument has no JSON form, or an option cannot be honoured.
             TransportError: the broker did not take it.
         """
+        app = self.app
+        settings = app.settings  # read first: annotations in them are attributes of this task
+        shadow = shadow or self.shadow_name(args, kwargs, options)
         options |= {"task_id": task_id, "link": link, "link_error": link_error, "shadow": shadow}
         hard, soft = self.time_limit, self.soft_time_limit
         if hard and soft and soft > hard:
             raise ValueError(f"task {self.name!r}: soft_time_limit {soft} must be at most time_limit {hard}")
         if self.typing:
             self.check_arguments(args or (), kwargs or {})
+        if self._dump_arguments is not None:
+            args, kwargs = self._dump_arguments(args or (), kwargs or {})
         merged = {**self._exec_options(), **options}
         merged.setdefault("add_to_parent", self.trail)
         if merged.get("ignore_result") is None:
             merged["ignore_result"] = self.ignores_result()
-        app = self.app
-        if app.settings.always_eager:
+        if settings.always_eager:
             # What a worker would get: the arguments as they are after the wire.
             sent: Any = json.loads(json.dumps([list(args or ()), dict(kwargs or {})]))
             return self.apply(sent[0], sent[1], **merged)
@@ -225,6 +260,8 @@ class Task:
         new_args, new_kwargs = retry_arguments(self._signature, request, args, kwargs)
         options = {**retry_options(request, self.ignores_result(request)), **options}
         options |= {"countdown": countdown, "eta": eta, "retries": retries}
+        if self.compression:
+            options.setdefault("compression", self.compression)
         signature = Signature(self.name, tuple(new_args), new_kwargs, options, app=self.app)
         if limit is not None and retries > limit:
             if exc:
@@ -279,7 +316,7 @@ class Task:
         if request.is_eager:
             return replacement.apply().get()
         replacement.apply_async()
-        raise Ignore("Replaced by new task")
+        raise Replaced("Replaced by new task")
 
     def add_to_chord(self, sig: Any, lazy: bool = False) -> Any:
         """Send `sig` as one more task of the chord's header that the running task is a part of; returns its result.
@@ -405,6 +442,7 @@ class Task:
             task_id=str(request.id), now=time.time(), zone=app.settings.zone,
         )  # fmt: skip
         delivery_info = request.delivery_info or {}
+        request.sent_again = True
         if delivery_info.get("redelivered"):  # whoever had it before may have sent its next try already
             marked = {**sending.message.headers, REPEAT_HEADER: 1}
             sending = dataclasses.replace(sending, message=msgspec.structs.replace(sending.message, headers=marked))
@@ -418,8 +456,19 @@ class Task:
         except (TransportError, ValueError) as error:
             raise Reject(error, requeue=False) from error
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (self.name, type(self).__module__)
+
     def __repr__(self) -> str:
         return f"<@task: {self.name}>"
+
+
+def _unpickled(name: str, module: str) -> Task:
+    """The task of that name in the process's own app, once its module is imported; as Celery's tasks are pickled."""
+    from .app import default_app  # it needs this module
+
+    importlib.import_module(module)
+    return default_app().tasks[name]
 
 
 def _raise_in_context(error: BaseException) -> None:

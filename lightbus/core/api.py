@@ -22,13 +22,21 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 import msgspec
 
 from .codec import split_version
 from .errors import ApiError, DeclarationError
 from .topology import check_name
+
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:  # at run time msgspec does the work, and Python 3.10 does not have it
+
+    def dataclass_transform(*, kw_only_default: bool, frozen_default: bool):
+        return lambda cls: cls
+
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,6 +56,7 @@ class EventSpec:
         return split_version(self.version)[0]
 
 
+@dataclass_transform(kw_only_default=True, frozen_default=True)
 class Event(msgspec.Struct, kw_only=True, frozen=True):
     """Base of the events inside an API. Annotated fields are the payload; all are given by keyword.
 

@@ -14,7 +14,9 @@ LightbusError
 |  |- NotConfirmed            the broker refused a message, or did not confirm it in time
 |  |- Unwritable              the message cannot be written as the broker wants it; nothing was sent
 |  |- Unroutable              no queue takes the message
-|  `- TopologyMismatch        a queue or exchange exists with other arguments
+|  |- TopologyMismatch        a queue or exchange exists with other arguments
+|  `- NotLeading              another process leads the schedule now; nothing was sent
+|- ScheduleStateError     what a store keeps of the schedule is not there, or cannot be read
 |- CallError              an RPC that brought no answer of its own
 |  |- NotServed               nobody serves it; it did not run
 |  |- CallTimeout             no answer by the deadline; `may_have_run`
@@ -108,6 +110,14 @@ class Unroutable(TransportError):
 
 class TopologyMismatch(TransportError):
     """A queue or exchange exists already with other arguments than were asked for."""
+
+
+class NotLeading(TransportError):
+    """Another process leads the schedule, or may lead it: nothing was sent and nothing recorded."""
+
+
+class ScheduleStateError(LightbusError):
+    """What a store keeps of the schedule is not there any more, or cannot be read. Nothing is guessed in its place."""
 
 
 class CallError(LightbusError):

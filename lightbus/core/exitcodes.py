@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .errors import AccessRefused, ConfigError, DeclarationError, LightbusError, TransportError
+from .errors import AccessRefused, ConfigError, DeclarationError, LightbusError, ScheduleStateError, TransportError
 
 EXIT_OK = 0
 EXIT_FAILED = 1  #: something that is not listed below
@@ -22,6 +22,6 @@ def exit_code_of(error: BaseException) -> int:
         return EXIT_NO_PERMISSION
     if isinstance(error, TransportError):
         return EXIT_UNAVAILABLE
-    if isinstance(error, (ConfigError, DeclarationError)):
+    if isinstance(error, (ConfigError, DeclarationError, ScheduleStateError)):
         return EXIT_CONFIG
     return EXIT_FAILED if isinstance(error, LightbusError) else EXIT_DEFECT

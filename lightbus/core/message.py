@@ -46,6 +46,15 @@ class Route:
     routing_key: str
 
 
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A message, where it goes, and after how many seconds: all of a publish that somebody else carries out."""
+
+    wire: Wire
+    route: Route
+    delay_seconds: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
     """Who sent a message, when, and because of what. The same for events, calls and replies.

@@ -21,6 +21,7 @@ from .times import iso_utc
 ATTEMPT_HEADER = "lightbus_attempt"
 REPEAT_HEADER = "lightbus_repeat"  #: set on a copy that may double a message: its original was a redelivery
 DEAD_PREFIX = "lightbus_dead_"
+HISTORY_HEADER = "lightbus_history"  #: of a replayed dead letter: its earlier failures, as a JSON array
 
 #: RabbitMQ's own trail of dead-lettering. A copy must not carry it: the broker takes a message that comes round
 #: with these headers for a cycle and drops it.
@@ -136,6 +137,8 @@ def copy_for(outcome: Retry | Forward | DeadLetter, received: Received, *, dead_
                 DEAD_PREFIX + "attempts": attempts,
                 DEAD_PREFIX + "at": iso_utc(now),
             }
+            if received.redelivered:  # whoever had it before may have parked it already, and both may be replayed
+                headers[REPEAT_HEADER] = 1
             # A dead letter waits for a person: the message's own expiry must not drop it meanwhile.
             parked = dataclasses.replace(wire, headers=headers, expiration_seconds=None, durable=True)
             return Copy(parked, Route("", dead_queue))

@@ -1,6 +1,6 @@
 """Type hints as validators: what is sent is checked on the line that sends it, what arrives before it is handled.
 
-msgspec does the work (ADR 0003). Pure.
+msgspec does the work (ADR 0003); `plain` has what it needs for pydantic models. Pure.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 from .api import Api, Event, Rpc
 from .errors import ApiError, BadArguments, DeclarationError, RemoteError
 from .outcome import printable
+from .plain import from_plain, in_words, to_plain
 
 #: What msgspec raises for a text that is no JSON of the wanted type; the others are for text that is no UTF-8, and for
 #: one that is nested more deeply than its decoder goes.
@@ -33,16 +34,18 @@ def encode_event(event: Event) -> bytes:
     """
     kind = type(event)
     try:
-        payload = msgspec.json.encode(event)
-        msgspec.json.decode(payload, type=kind)  # a struct does not check on construction
+        payload = msgspec.json.encode(event, enc_hook=to_plain)
+        # a struct does not check on construction
+        msgspec.json.decode(payload, type=kind, dec_hook=from_plain)
     except _UNWRITABLE as error:
-        raise BadArguments(f"the event {kind.__qualname__} cannot be sent: {error}") from error
+        fields = {name: getattr(event, name) for name in kind.__struct_fields__}
+        raise BadArguments(f"the event {kind.__qualname__} cannot be sent: {in_words(error, fields)}") from error
     return payload
 
 
 def event_decoder(kind: type[Event]) -> Callable[[bytes], Event]:
     """A function from a JSON object to an event of class `kind`; it raises BadArguments."""
-    decoder = msgspec.json.Decoder(kind)
+    decoder = msgspec.json.Decoder(kind, dec_hook=from_plain)
 
     def decode(payload: bytes) -> Event:
         try:
@@ -69,16 +72,18 @@ class CallSchema:
         ]
         self._names = tuple(p.name for p in parameters)
         self._struct = msgspec.defstruct(rpc.name, fields, kw_only=True)
-        self._arguments = msgspec.json.Decoder(self._struct)
-        self._result = msgspec.json.Decoder(self.result_type)
+        self.arguments_type: type[msgspec.Struct] = self._struct
+        self._arguments = msgspec.json.Decoder(self._struct, dec_hook=from_plain)
+        self._result = msgspec.json.Decoder(self.result_type, dec_hook=from_plain)
 
     def encode_arguments(self, arguments: Mapping[str, object]) -> bytes:
         """Raises BadArguments: an argument is missing, unknown or of another type; names it."""
         try:
-            payload = msgspec.json.encode(self._struct(**arguments))
+            payload = msgspec.json.encode(self._struct(**arguments), enc_hook=to_plain)
             self._arguments.decode(payload)
         except _UNWRITABLE as error:
-            raise BadArguments(f"{self.rpc.full_name} cannot be called like this: {error}") from error
+            text = in_words(error, arguments)
+            raise BadArguments(f"{self.rpc.full_name} cannot be called like this: {text}") from error
         return payload
 
     def bind(self, arguments: Mapping[str, object]) -> dict[str, object]:
@@ -104,7 +109,7 @@ class CallSchema:
     def encode_result(self, result: object) -> bytes:
         """Raises BadArguments: the handler returned something else than it declares."""
         try:
-            payload = msgspec.json.encode(result)
+            payload = msgspec.json.encode(result, enc_hook=to_plain)
             self._result.decode(payload)
         except _UNWRITABLE as error:
             raise BadArguments(f"{self.rpc.full_name} returned {reprlib.repr(result)}: {error}") from error
@@ -148,7 +153,7 @@ def decode_problem(payload: bytes) -> Problem:
 def problem_of_declared(error: ApiError) -> Problem:
     """The problem by which a declared error travels."""
     try:
-        fields = msgspec.to_builtins(error.fields)
+        fields = msgspec.to_builtins(error.fields, enc_hook=to_plain)
     except _UNWRITABLE:
         fields = {}  # the caller gets the text, in an error that says that the fields do not fit
     return Problem(type="api:" + type(error).__name__, title=type(error).__name__, detail=error.text, fields=fields)
@@ -158,7 +163,9 @@ def rebuild_declared(kind: type[ApiError], problem: Problem) -> ApiError | Remot
     """The declared error itself, with its fields converted to their types; RemoteError when they do not fit."""
     try:
         hints = {k: v for cls in reversed(kind.__mro__) for k, v in _own_hints(cls).items()}
-        fields = {name: msgspec.convert(value, hints[name]) for name, value in problem.fields.items()}
+        fields = {
+            name: msgspec.convert(value, hints[name], dec_hook=from_plain) for name, value in problem.fields.items()
+        }
         return kind(problem.detail, **fields)
     except (msgspec.ValidationError, TypeError, KeyError, RecursionError) as error:
         text = f"{kind.__name__} arrived with fields that do not fit ({error}); its text is {problem.detail!r}"
@@ -168,14 +175,14 @@ def rebuild_declared(kind: type[ApiError], problem: Problem) -> ApiError | Remot
 def _own_hints(cls: type) -> dict[str, Any]:
     if not issubclass(cls, ApiError) or cls is ApiError or "__annotations__" not in vars(cls):
         return {}
-    return get_type_hints(cls)
+    return get_type_hints(cls, include_extras=True)
 
 
 def _hints(rpc: Rpc[Any, Any]) -> dict[str, Any]:
     owner: type[Api] | None = rpc.api
     names = dict(vars(owner)) if owner is not None else {}  # classes that stand inside the API class
     try:
-        hints = get_type_hints(rpc.function, localns=names)
+        hints = get_type_hints(rpc.function, localns=names, include_extras=True)
     except NameError as error:
         raise DeclarationError(f"{rpc.full_name}: the type hint {error.name!r} is not known in its module") from error
     returned = hints.get("return")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from ..core.errors import ConfigError
-from ..ports import ResultBackend, Transport
+from ..ports import ResultBackend, ScheduleStore, Transport
 
 _AMQP = "lightbus.drivers.kombu.amqp:AmqpTransport"
 _VIRTUAL = "lightbus.drivers.kombu.virtual:open_virtual"
@@ -48,7 +48,20 @@ _RESULT_BACKENDS: Mapping[str, str] = MappingProxyType(
     {
         "redis": "lightbus.drivers.redis_results:RedisResults",
         "rediss": "lightbus.drivers.redis_results:RedisResults",
+        "redis+socket": "lightbus.drivers.redis_results:RedisResults",
+        "sentinel": "lightbus.drivers.redis_results:RedisResults",
         "memory": "lightbus.drivers.memory_results:open_memory_results",
+    }
+)
+
+_AMQP_SCHEDULE = "lightbus.drivers.kombu.amqp_schedule:AmqpScheduleStore"
+_REDIS_SCHEDULE = "lightbus.drivers.kombu.redis_schedule:RedisScheduleStore"
+
+_SCHEDULE_STORES: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("amqp", "amqps", "pyamqp"), _AMQP_SCHEDULE),
+        **dict.fromkeys(("redis", "rediss", "redis+socket", "sentinel"), _REDIS_SCHEDULE),
+        "sqlite": "lightbus.drivers.sqlite.schedule:open_sqlite_schedule",
     }
 )
 
@@ -71,15 +84,30 @@ def open_transport(url: str, *, options: Mapping[str, object] = _NO_OPTIONS) -> 
     return transport
 
 
-def open_result_backend(url: str) -> ResultBackend:
-    """The store of task results at `url` (`redis://`, `rediss://`, `memory://`); it connects on first use.
+def open_result_backend(url: str, *, options: Mapping[str, object] = _NO_OPTIONS) -> ResultBackend:
+    """The store of task results at `url`; it connects on first use.
+
+    Args:
+        url: `redis://`, `rediss://`, `redis+socket:///path`, `sentinel://host;sentinel://host` or `memory://`.
+        options: for Redis; see `drivers.redis_results`.
 
     Raises:
         ConfigError: no driver has that scheme, or the library it needs is not installed.
     """
     factory = _load(url, _RESULT_BACKENDS, "result backend")
-    backend: ResultBackend = factory(url)  # type: ignore[assignment]
+    backend: ResultBackend = factory(url, options)  # type: ignore[assignment]
     return backend
+
+
+def open_schedule_store(url: str, *, options: Mapping[str, object] = _NO_OPTIONS) -> ScheduleStore:
+    """Where the schedule of the broker at `url` is kept: on that broker. It connects on first use.
+
+    Raises:
+        ConfigError: that broker cannot keep one, or the library it needs is not installed.
+    """
+    factory = _load(url, _SCHEDULE_STORES, "schedule's broker")
+    store: ScheduleStore = factory(url, options)  # type: ignore[assignment]
+    return store
 
 
 def _load(url: str, table: Mapping[str, str], what: str) -> Callable[..., object]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..core.errors import ConfigError
 from ..ports import ChordParts
 
 
-def open_memory_results(url: str) -> MemoryResults:
-    """The backend for `memory://`; raises ConfigError for a URL with a name."""
+def open_memory_results(url: str, options: Mapping[str, object]) -> MemoryResults:
+    """The backend for `memory://`, which has no options; raises ConfigError for a URL with a name."""
     if url != "memory://":
         raise ConfigError(f"{url!r}: results in memory have no name; share them by passing one MemoryResults")
     return MemoryResults()
@@ -23,6 +24,7 @@ class MemoryResults:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._documents: dict[str, tuple[bytes, float | None]] = {}  # document, end on the monotonic clock
+        self._groups: dict[str, bytes] = {}
         self._chords: dict[str, _Chord] = {}
 
     def store(self, task_id: str, document: bytes, *, expires_seconds: float | None) -> None:
@@ -48,6 +50,18 @@ class MemoryResults:
     def forget(self, task_id: str) -> None:
         with self._changed:
             self._documents.pop(task_id, None)
+
+    def store_group(self, group_id: str, document: bytes, *, expires_seconds: float | None) -> None:
+        with self._changed:
+            self._groups[group_id] = document
+
+    def fetch_group(self, group_id: str) -> bytes | None:
+        with self._changed:
+            return self._groups.get(group_id)
+
+    def forget_group(self, group_id: str) -> None:
+        with self._changed:
+            self._groups.pop(group_id, None)
 
     def begin_chord(self, group_id: str, size: int, structure: bytes | None, *, expires_seconds: float | None) -> None:
         with self._changed:

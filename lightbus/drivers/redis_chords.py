@@ -1,9 +1,9 @@
 """The counting of chords in Redis, under the keys that Celery's Redis backend uses, so that both may count one chord.
 
 Of the group with id G, all under `celery-taskset-meta-G`: `.j` the ends of its tasks, a sorted set by their place in
-the header; `.s` how many there are to be; `.t` how many were added later; `.d` the tasks that were counted, so that a
-repeat counts once, and `.c` who sends the body (both from Celery 5.7 on; an older one does not look at them); and under
-the key itself the shape of a nested header.
+the header (a list, as they came, with `result_chord_ordered` off); `.s` how many there are to be; `.t` how many were
+added later; `.d` the tasks that were counted, so that a repeat counts once, and `.c` who sends the body (both from
+Celery 5.7 on; an older one does not look at them); and under the key itself the shape of a nested header.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ DONE_SECONDS = 300
 
 T = TypeVar("T")
 
-#: KEYS: .j .t .s .d .c and the shape. ARGV: task id, place, part, expiry in seconds or 0, claim, its seconds.
+#: KEYS: .j .t .s .d .c and the shape. ARGV: task id, place, part, expiry in seconds or 0, claim, its seconds, and
+#: whether the ends lie in the order of their places (1) or as they came (0).
 COUNT = """
 local ends, added, size, counted, claimed, shape = unpack(KEYS)
-local task, place, part, expiry, claim, claim_seconds = unpack(ARGV)
+local task, place, part, expiry, claim, claim_seconds, ordered = unpack(ARGV)
 if redis.call('GET', claimed) == 'done' then return {0} end
-if redis.call('SADD', counted, task .. ':' .. place) == 1 then redis.call('ZADD', ends, place, part) end
+if redis.call('SADD', counted, task .. ':' .. place) == 1 then
+  if ordered == '1' then redis.call('ZADD', ends, place, part) else redis.call('RPUSH', ends, part) end
+end
 if tonumber(expiry) > 0 then
   for _, key in ipairs(KEYS) do
     if key ~= claimed then redis.call('EXPIRE', key, expiry) end
@@ -35,9 +38,10 @@ if tonumber(expiry) > 0 then
 end
 local wanted = redis.call('GET', size)
 if not wanted then return {0} end
-if redis.call('ZCARD', ends) < tonumber(wanted) + tonumber(redis.call('GET', added) or 0) then return {0} end
+local found = redis.call(ordered == '1' and 'ZCARD' or 'LLEN', ends)
+if found < tonumber(wanted) + tonumber(redis.call('GET', added) or 0) then return {0} end
 if not redis.call('SET', claimed, claim, 'NX', 'EX', claim_seconds) then return {0} end
-return {1, redis.call('GET', shape), redis.call('ZRANGE', ends, 0, -1)}
+return {1, redis.call('GET', shape), redis.call(ordered == '1' and 'ZRANGE' or 'LRANGE', ends, 0, -1)}
 """
 
 #: KEYS as above. ARGV: claim, seconds to remember.
@@ -56,9 +60,13 @@ class RedisChords:
         redis: a client.
         prefix: before every key.
         carry_out: runs a function that talks to Redis, and turns Redis's errors into ours.
+        ordered: Celery's `result_chord_ordered`; without it the ends lie in a list, as they came.
     """
 
-    def __init__(self, redis: Any, prefix: str, carry_out: Callable[[Callable[[], Any]], Any]) -> None:
+    def __init__(
+        self, redis: Any, prefix: str, carry_out: Callable[[Callable[[], Any]], Any], *, ordered: bool = True
+    ) -> None:
+        self._ordered = int(ordered)
         self._redis = redis
         self._prefix = prefix + GROUP_PREFIX
         self._carry_out = carry_out
@@ -89,6 +97,7 @@ class RedisChords:
         arguments = (
             task_id, "+inf" if place is None else place, part,
             0 if expires_seconds is None else max(1, round(expires_seconds)), claim, CLAIM_SECONDS,
+            self._ordered,
         )  # fmt: skip
         found = self._carry_out(lambda: self._count(self._keys(group_id), arguments))
         if not found[0]:

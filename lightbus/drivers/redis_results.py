@@ -7,25 +7,19 @@ transaction, so Celery's `AsyncResult` wakes for what Lightbus stores, and the o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from redis import Redis
 from redis import exceptions as redis_errors
-from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
-from ..core.errors import AccessRefused, BrokerUnreachable, ConfigError, NotConfirmed
-from .redis_chords import RedisChords
+from ..core.errors import AccessRefused, BrokerUnreachable, NotConfirmed
+from .redis_chords import GROUP_PREFIX, RedisChords
+from .redis_client import NO_OPTIONS, open_client, without_password
 
 KEY_PREFIX = "celery-task-meta-"
 #: A waiter looks at the key that often even when no notice comes: PUB/SUB keeps nothing for a broken connection.
 LOOK_EVERY_SECONDS = 1.0
-CONNECT_TIMEOUT_SECONDS = 5.0
-#: A command is repeated over about that long when the connection breaks; storing and reading may be repeated.
-RETRIES = 6
 
 T = TypeVar("T")
 
@@ -34,29 +28,22 @@ class RedisResults:
     """See `ports.ResultBackend`. Thread-safe, and usable after a fork.
 
     Args:
-        url: `redis://` or `rediss://`, also with Celery's `ssl_cert_reqs=CERT_NONE` notation.
-        global_keyprefix: the same as in Celery's `result_backend_transport_options`. Celery before 5.5 adds a "_" also
-            to one that ends in ":", "-" or ".": beside it, write that "_" here.
+        url: see `redis_client.open_client`.
+        options: those of `redis_client.open_client`, and `global_keyprefix` and `result_chord_ordered`, the same as in
+            Celery's `result_backend_transport_options`. Celery before 5.5 adds a "_" also to a prefix that ends in ":",
+            "-" or ".": beside it, write that "_" here.
     """
 
-    def __init__(self, url: str, *, global_keyprefix: str = "") -> None:
+    def __init__(self, url: str, options: Mapping[str, object] = NO_OPTIONS) -> None:
+        global_keyprefix = str(options.get("global_keyprefix") or "")
         if global_keyprefix and global_keyprefix[-1] not in ":_-.":
             global_keyprefix += "_"  # as Celery does since 5.5
         self._prefix = global_keyprefix + KEY_PREFIX
-        self._where = urlsplit(url)._replace(netloc=urlsplit(url).netloc.rpartition("@")[2]).geturl()
-        try:
-            self._redis: Any = Redis.from_url(
-                _plain_ssl(url),
-                socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                socket_timeout=10.0,
-                socket_keepalive=True,
-                health_check_interval=25,
-                protocol=2,
-                retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), RETRIES),
-            )
-        except ValueError as error:
-            raise ConfigError(f"{self._where!r} is no URL of a Redis: {error}") from error
-        chords = RedisChords(self._redis, global_keyprefix, self._carry_out)
+        self._group_prefix = global_keyprefix + GROUP_PREFIX
+        self._where = without_password(url)
+        self._redis: Any = open_client(url, options)
+        ordered = bool(options.get("result_chord_ordered", True))
+        chords = RedisChords(self._redis, global_keyprefix, self._carry_out, ordered=ordered)
         self.begin_chord, self.extend_chord = chords.begin_chord, chords.extend_chord
         self.count_part, self.end_chord = chords.count_part, chords.end_chord
 
@@ -102,6 +89,20 @@ class RedisResults:
     def forget(self, task_id: str) -> None:
         self._carry_out(lambda: self._redis.delete(self._prefix + task_id))
 
+    def store_group(self, group_id: str, document: bytes, *, expires_seconds: float | None) -> None:
+        expiry = None if expires_seconds is None else max(1, round(expires_seconds))
+        self._carry_out(lambda: self._redis.set(self._group_prefix + group_id, document, ex=expiry))
+
+    def fetch_group(self, group_id: str) -> bytes | None:
+        def read() -> bytes | None:
+            document: bytes | None = self._redis.get(self._group_prefix + group_id)
+            return document
+
+        return self._carry_out(read)
+
+    def forget_group(self, group_id: str) -> None:
+        self._carry_out(lambda: self._redis.delete(self._group_prefix + group_id))
+
     def close(self) -> None:
         self._redis.close()
 
@@ -116,11 +117,3 @@ class RedisResults:
             if "NOAUTH" in str(error) or "WRONGPASS" in str(error):
                 raise AccessRefused(f"{self._where} refused the password: {error}") from error
             raise NotConfirmed(f"{self._where} refused a command: {error}") from error
-
-
-def _plain_ssl(url: str) -> str:
-    """Celery writes the names of Python's constants, redis-py wants its own words."""
-    parts = urlsplit(url)
-    words = {"CERT_NONE": "none", "CERT_OPTIONAL": "optional", "CERT_REQUIRED": "required"}
-    query = [(name, words.get(value, value)) for name, value in parse_qsl(parts.query)]
-    return urlunsplit(parts._replace(query=urlencode(query)))

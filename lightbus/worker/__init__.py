@@ -5,6 +5,7 @@ process      one child: consumes, hands deliveries to slots, drains at the end  
 slots        prepare, call the handler, conclude                                (slots.py)
 watch        adapts the prefetch, and hands back what long handlers hold up      (watch.py, prefetch.py)
 settle       carries an outcome out: acknowledge, or publish a copy first       (settle.py)
+gate         what is over its rate waits there                                (gate.py, rates.py)
 runs         what runs now, its hard limit, and who ends it                     (runs.py)
 
 Between the two kinds of process: a board in shared memory that says what runs and what crashed (board.py, crashes.py,
@@ -17,10 +18,11 @@ from .control import Supervised
 from .health import Health, HealthFile, Sign, Systemd
 from .limits import Limits
 from .options import WorkerOptions
-from .process import Process
+from .process import Process, rates_of
+from .rates import Rates
 from .supervisor import Oversight, Supervisor
 
 __all__ = [
-    "Autoscale", "Health", "HealthFile", "Limits", "Oversight", "Process", "Sign", "Supervised", "Supervisor",
-    "Systemd", "WorkerOptions",
+    "Autoscale", "Health", "HealthFile", "Limits", "Oversight", "Process", "Rates", "Sign", "Supervised", "Supervisor",
+    "Systemd", "WorkerOptions", "rates_of",
 ]  # fmt: skip

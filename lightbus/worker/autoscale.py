@@ -26,14 +26,14 @@ class Autoscale:
 
     @staticmethod
     def parse(text: str) -> Autoscale:
-        """`MAX,MIN` as Celery's option has it; MIN may be left out and is 1.
+        """`MAX,MIN` as Celery's option has it; MIN may be left out or 0, and is 1.
 
         Raises:
             ConfigError: it is not of that form.
         """
         first, _, second = text.partition(",")
         try:
-            return Autoscale(int(first), int(second or 1))
+            return Autoscale(int(first), int(second or 1) or 1)
         except ValueError:
             raise ConfigError(f"autoscale takes MAX,MIN as in 10,2; got {text!r}") from None
 

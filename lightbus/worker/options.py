@@ -9,6 +9,7 @@ from ..core.errors import ConfigError
 from ..middleware import Middleware
 from ..report import Observer
 from .limits import Limits
+from .rates import Rates
 
 #: For a process that soon gives its place up: what it holds then goes back.
 _CAREFUL = 8
@@ -30,6 +31,8 @@ class WorkerOptions:
         middleware: wrapped around every handler call, outside that of the buses.
         observers: are told what became of each delivery.
         limits: what a process and its handlers may use up.
+        rates: how often handlers may begin, shared by the processes that are forked after it was made (`rates_of`);
+            None: what the endpoints declare, of each process by itself.
         reports_waiting: tell the supervisor how many messages wait; for a number of processes that follows the load.
     """
 
@@ -42,6 +45,7 @@ class WorkerOptions:
     middleware: Sequence[Middleware] = ()
     observers: Sequence[Observer] = ()
     limits: Limits = field(default_factory=Limits)
+    rates: Rates | None = None
     reports_waiting: bool = False
 
     def __post_init__(self) -> None:

@@ -21,14 +21,16 @@ from typing import NamedTuple, Protocol
 
 from ..core.errors import ConfigError, TimeLimitExceeded, TransportError
 from ..core.exitcodes import EXIT_CUT_OFF, EXIT_TIME_LIMIT
+from ..core.rate import Rate
 from ..core.topology import Queue
-from ..endpoint import Endpoint, EndsWithProcess
+from ..endpoint import Endpoint, EndsWithProcess, Rated
 from ..middleware import Middleware
 from ..ports import Consumer, Delivery, Transport
 from .board import Place
 from .control import Supervised
 from .lost import tell_lost
 from .options import WorkerOptions
+from .rates import Rates
 from .runs import Run, Runs
 from .settle import Settler
 from .slots import Slots, Work
@@ -78,8 +80,9 @@ class Process:
         place = Place.alone(options.threads) if supervised is None else supervised.place
         self._place = place
         self._runs = Runs(options.limits, place, self._end_over_time, self._use_up)
+        rates = rates_of(buses) if options.rates is None else options.rates
         self._slots = Slots(
-            options.threads, options.coroutines, self._runs, options.observers, options.soft_limit_seconds
+            options.threads, options.coroutines, self._runs, options.observers, options.soft_limit_seconds, rates
         )
         self._watch = Watch(self._slots, options.prefetch_of_a_process())
         self._consumers: list[Consumer] = []
@@ -148,6 +151,7 @@ class Process:
             wanted = self._options.queues
             queues = [queue for queue in _queues_of(endpoint, topology.queues) if not wanted or queue.name in wanted]
             if queues:
+                self._slots.gate.add(endpoint, bus.transport)
                 on_delivery = self._put_into_slots(endpoint, settler, middleware)
                 consumer = bus.transport.consume(queues, on_delivery, prefetch=self._watch.prefetch)
                 self._consumers.append(consumer)
@@ -269,6 +273,16 @@ class Process:
             consumer.close(timeout_seconds=timeout_seconds)
         for bus in self._buses:
             bus.close()
+
+
+def rates_of(buses: Sequence[Served]) -> Rates:
+    """The rates of all that `buses` serve; made before the first fork, all processes share it."""
+    names: dict[str, Rate | None] = {}
+    for bus in buses:
+        for endpoint in bus.endpoints():
+            if isinstance(endpoint, Rated):
+                names |= endpoint.rates()
+    return Rates(names)
 
 
 class _News(NamedTuple):

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any, cast
 
@@ -23,7 +23,9 @@ from ..middleware import Middleware, entered
 from ..ports import Delivery
 from ..report import Observer, Report
 from .coroutines import Coroutines
+from .gate import Gate
 from .prefetch import Load
+from .rates import Rates
 from .runs import Run, Runs
 from .settle import Settler
 from .softlimits import CancelledAfter, SoftLimits
@@ -39,6 +41,7 @@ class Work:
     endpoint: Endpoint
     settler: Settler
     middleware: Sequence[Middleware] = ()
+    admitted: bool = False  #: it had to wait for its rate, and its turn has come
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class Slots:
 
     Attributes:
         on_idle: called when a slot becomes free, from its thread.
+        most_held: messages that the process may hold now; half of them may wait for their rate.
+        gate: what is over its rate waits there.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class Slots:
         runs: Runs,
         observers: Sequence[Observer] = (),
         soft_limit_seconds: float | None = None,
+        rates: Rates | None = None,
     ) -> None:
         self._inbox: SimpleQueue[Work | None] = SimpleQueue()
         self._observers = tuple(observers)
@@ -89,6 +95,8 @@ class Slots:
         self._coroutines = Coroutines(self._perform_async, coroutines)
         self._most_coroutines = coroutines
         self._draining = threading.Event()
+        self.most_held = 0
+        self.gate = Gate(Rates({}) if rates is None else rates, self._put_admitted, lambda: self.most_held // 2)
 
     def put(self, work: Work) -> None:
         """Add work; it is handed back when the slots are stopping. Any thread, never blocks."""
@@ -124,6 +132,8 @@ class Slots:
     def stop(self) -> None:
         """Hand back what has not begun, and let what has begun finish. Any thread, not a signal handler."""
         self._draining.set()
+        for work in self.gate.close():
+            work.delivery.release()
         self.release_waiting()
         for _ in self._slots:
             self._inbox.put(None)
@@ -185,6 +195,8 @@ class Slots:
             if self._draining.is_set():
                 work.delivery.release()
                 continue
+            if not (self.gate.is_open or work.admitted or self._is_admitted(work)):
+                continue
             slot.started = started = time.monotonic()
             invocation = self._prepare(work)
             if invocation is not None:
@@ -197,6 +209,17 @@ class Slots:
             slot.started = 0.0
             if (on_idle := self.on_idle) is not None:
                 on_idle()
+
+    def _is_admitted(self, work: Work) -> bool:
+        """Its rate has a turn for it at once. Otherwise it is cared for."""
+        verdict = self.gate.judge(work)
+        if isinstance(verdict, bool):
+            return verdict
+        self._conclude_unrun(work, verdict)
+        return False
+
+    def _put_admitted(self, work: Work) -> None:
+        self._inbox.put(replace(work, admitted=True))
 
     def _perform(self, work: Work, invocation: Invocation) -> None:
         run = self._runs.begin(work, invocation, is_coroutine=False)

@@ -27,6 +27,7 @@ class Watch:
         self._policy = AdaptivePrefetch(threads.places, coroutines.places)
         self._fixed = prefetch is not None
         self._prefetch = self._policy.first if prefetch is None else prefetch
+        slots.most_held = self._prefetch
         self._pace = Pace()
         self._seen = slots.counts()
         self._paused = False
@@ -96,7 +97,7 @@ class Watch:
         )
         if wanted != self._prefetch:
             logger.debug("prefetch %d after %d", wanted, self._prefetch)
-            self._prefetch = wanted
+            self._prefetch = self._slots.most_held = wanted
             if not self._paused:
                 self._tell(wanted)
 

@@ -1,10 +1,19 @@
-"""Cron expressions in two labelled dialects, and the instants at which they fire.
+"""Schedules (cron expressions in two labelled dialects, intervals, single moments), their slots, and what is due.
 
 This package knows nothing of any message bus and needs the standard library only.
-It computes; starting, sending, remembering and waiting are left to the caller.
+It computes and decides; sending, remembering and waiting are left to the caller.
 """
 
 from .cron import Cron
-from .expression import CronError, Dialect, Expression, parse, parse_celery
+from .entries import Decision, Entry, Misfire, Progress, message_id
+from .errors import CronError, ScheduleError
+from .expression import Dialect, Expression, parse, parse_celery
+from .kinds import Every, Once, Schedule, Window, between, last_between
+from .plan import Plan
+from .runner import Firing, Job, Runner, Store, new_command
 
-__all__ = ["Cron", "CronError", "Dialect", "Expression", "parse", "parse_celery"]
+__all__ = [
+    "Cron", "CronError", "Decision", "Dialect", "Entry", "Every", "Expression", "Firing", "Job", "Misfire",
+    "Once", "Plan", "Progress", "Runner", "Schedule", "ScheduleError", "Store", "Window", "between", "last_between",
+    "message_id", "new_command", "parse", "parse_celery",
+]  # fmt: skip

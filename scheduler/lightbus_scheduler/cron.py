@@ -29,7 +29,7 @@ _MARGIN = timedelta(hours=25)
 _FIRST_YEAR, _LAST_YEAR = 2, 9998  # conversions of the outermost years leave datetime's range
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cron:
     """An expression in a time zone.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import calendar
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from . import celery_fields, debian
@@ -75,6 +76,7 @@ class Expression:
         )
 
 
+@lru_cache(maxsize=8192)  # schedules of many thousand entries repeat their expressions, and parsing takes 0.1 ms
 def parse(text: str, dialect: Dialect = "cron") -> Expression:
     """Read one expression.
 
@@ -109,7 +111,11 @@ def parse_celery(
         CronError: Celery would refuse the values too, or could never fire them.
     """
     given = (minute, hour, day_of_month, month_of_year, day_of_week)
-    values = [celery_fields.normalise(value) for value in given]
+    return _parse_values(tuple(celery_fields.normalise(value) for value in given))
+
+
+@lru_cache(maxsize=8192)  # as of `parse`; True and 1 are the same value here, too
+def _parse_values(values: tuple[celery_fields.Value, ...]) -> Expression:
     text = " ".join(celery_fields.written(value) for value in values)
     return _build(text, "celery", celery_fields.parse_values(text, values))
 

@@ -121,6 +121,14 @@ class Project:
         )  # fmt: skip
         return Ended(done.returncode, done.stdout, done.stderr)
 
+    def python(self, *arguments: str, seconds: float = 60) -> Ended:
+        """Run a program of the project to its end."""
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=self.folder, env=self._environment(),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False,
+        )  # fmt: skip
+        return Ended(done.returncode, done.stdout, done.stderr)
+
     def start(self, *arguments: str, name: str = "lightbus") -> Process:
         """Start `lightbus` with `arguments`, its output in one log."""
         environment = {**self.environment, "LIGHTBUS_URL": self.environment.get("LIGHTBUS_URL", "")}

@@ -17,8 +17,12 @@ from celery import canvas as celery
 from lightbus import compat
 from lightbus.compat.bridge import install
 
-app = Celery("canvas", broker=os.environ["CANVAS_URL"], backend=os.environ["CANVAS_URL"])
-app.conf.update(broker_connection_retry_on_startup=True, task_allow_error_cb_on_chord_header=False)
+app = Celery(
+    "canvas", broker=os.environ["CANVAS_URL"], backend=os.environ.get("CANVAS_RESULTS") or os.environ["CANVAS_URL"]
+)
+app.conf.update(
+    broker_connection_retry_on_startup=True, task_allow_error_cb_on_chord_header=False, result_chord_retry_interval=0.3
+)
 install(app)
 
 

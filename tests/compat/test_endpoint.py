@@ -661,7 +661,7 @@ def test_it_serves_the_default_queue_those_that_celery_knows_and_those_of_its_ta
 
 
 def test_a_worker_with_an_unsupported_result_backend_does_not_start() -> None:
-    app = TaskApp(Settings(result_backend="db+sqlite:///x"), transport=Bench().transport)
+    app = TaskApp(Settings(result_backend="db+nosuch:///x"), transport=Bench().transport)
 
     with pytest.raises(ConfigError):
         TaskEndpoint(app).topology()

@@ -239,7 +239,7 @@ def test_attributes_of_the_task_and_settings_are_defaults_of_its_messages() -> N
     "options, error",
     [
         ({"serializer": "pickle"}, ValueError),
-        ({"connection": object()}, TypeError),
+        ({"router": object()}, TypeError),
         ({"eta": "soon"}, ValueError),
         ({"countdown": "1"}, ValueError),
         ({"link": "add"}, TypeError),
@@ -379,7 +379,7 @@ def test_without_a_result_backend_asking_says_what_to_set() -> None:
 
 
 def test_an_unsupported_result_backend_is_named() -> None:
-    app = TaskApp(Settings(result_backend="db+postgresql://u:secret@host/db"), transport=Bench().transport)
+    app = TaskApp(Settings(result_backend="db+nosuch://u:secret@host/db"), transport=Bench().transport)
 
     with pytest.raises(ConfigError) as caught:
         app.AsyncResult("i").get(timeout=1)
@@ -492,23 +492,11 @@ def test_settings_are_read_under_celerys_new_old_and_prefixed_names() -> None:
 
 def settings_that_celery_has() -> set[str]:
     """Lightbus's settings but for those that the installed Celery is too old for."""
-    import celery
+    from celery.app.defaults import DEFAULTS
 
     from lightbus.compat.settings import _TABLE
 
-    since = {"task_default_queue_type": (5, 5), "result_failure_expires": (5, 7), "task_acks_on_failure": (5, 7)}
-    return {name for name in _TABLE if since.get(name, ()) <= celery.VERSION}
-
-
-def test_every_old_name_is_one_of_celerys() -> None:
-    from celery.app.defaults import _TO_NEW_KEY, DEFAULTS
-
-    from lightbus.compat.settings import _OLD
-
-    for new in settings_that_celery_has():
-        assert new in DEFAULTS, new
-        old = _OLD.get(new) or "CELERY_" + new.removeprefix("task_").upper()
-        assert _TO_NEW_KEY.get(old, new) == new, old
+    return _TABLE.keys() & DEFAULTS.keys()
 
 
 def test_defaults_of_settings_are_celerys() -> None:
@@ -569,12 +557,10 @@ def test_reconfiguring_opens_results_anew() -> None:
     app.close()
 
 
-@pytest.mark.parametrize(
-    "option", [{"rate_limit": "10/m"}, {"pydantic": True}, {"reject_on_worker_lost": True}, {"compression": "gzip"}]
-)
+@pytest.mark.parametrize("option", [{"Strategy": "pkg:Strategy"}, {"Request": object}, {"compression": "zstd"}])
 def test_an_option_that_would_be_a_silent_difference_is_refused(option: dict[str, Any]) -> None:
     app = TaskApp()
-    with pytest.raises(DeclarationError, match=f"'t'.*{next(iter(option))}.*leave the task with Celery"):
+    with pytest.raises(DeclarationError, match=f"'t'.*{next(iter(option))}"):
         app.task(name="t", **option)(lambda: None)
     assert "t" not in app.tasks
 

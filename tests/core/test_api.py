@@ -56,7 +56,7 @@ def test_an_event_survives_the_wire_with_its_types() -> None:
 
 def test_a_wrong_field_fails_at_the_sender_naming_field_and_type() -> None:
     wrong: Any = Orders.placed(id="7", total=Decimal(1), at=PLACED.at)  # type: ignore[arg-type]
-    with pytest.raises(BadArguments, match=r"placed.*Expected `int`, got `str`.*\$\.id"):
+    with pytest.raises(BadArguments, match=r"placed.*id: Expected `int`, got `str`, namely '7'"):
         encode_event(wrong)
 
 
@@ -78,7 +78,12 @@ def test_arguments_get_their_defaults_and_types_on_the_serving_side() -> None:
 
 @pytest.mark.parametrize(
     "arguments, named",
-    [({}, "ids"), ({"ids": [1], "more": 1}, "more"), ({"ids": ["x"]}, r"\$\.ids\[0\]"), ({"ids": 5}, r"\$\.ids")],
+    [
+        ({}, "ids"),
+        ({"ids": [1], "more": 1}, "more"),
+        ({"ids": ["x"]}, r"ids\[0\]: .*namely"),
+        ({"ids": 5}, r"ids: .*namely 5"),
+    ],
 )
 def test_wrong_arguments_fail_at_the_caller_naming_them(arguments: dict[str, object], named: str) -> None:
     with pytest.raises(BadArguments, match=named):

@@ -39,7 +39,7 @@ def test_lightbus_reads_what_celery_stored(redis_url: str, task_id: str, prefix:
     app.conf.result_backend_transport_options = {"global_keyprefix": prefix}
     # Before 5.5 Celery put its "_" also behind a prefix that ends in a separator.
     same = f"{prefix}_" if prefix and celery.VERSION < (5, 5) else prefix
-    backend = RedisResults(redis_url, global_keyprefix=same)
+    backend = RedisResults(redis_url, {"global_keyprefix": same})
 
     app.backend.store_result(task_id, 42, "SUCCESS")
 

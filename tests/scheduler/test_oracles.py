@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
 from itertools import islice, takewhile
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 from celery import Celery
@@ -180,6 +180,42 @@ def test_cron_equals_a_scan_of_every_minute_around_a_change(
     found = within(Cron(parsed(drawn.text), tz), start, end)
 
     assert found == list(scan(drawn, is_either(drawn), tz, start, end))
+
+
+def changes_of_all_zones(first: datetime, last: datetime) -> list[tuple[str, datetime]]:
+    """Each way in which some zone's clock changes between two moments: a zone that does so, and the hour before."""
+    found: dict[tuple[object, ...], tuple[str, datetime]] = {}
+    for name in sorted(available_timezones()):
+        tz, day = ZoneInfo(name), first
+        while day < last:
+            if day.astimezone(tz).utcoffset() != (day + timedelta(days=1)).astimezone(tz).utcoffset():
+                hour = day
+                while hour.astimezone(tz).utcoffset() == (hour + timedelta(hours=1)).astimezone(tz).utcoffset():
+                    hour += timedelta(hours=1)
+                offsets = hour.astimezone(tz).utcoffset(), (hour + timedelta(hours=1)).astimezone(tz).utcoffset()
+                found.setdefault((hour.hour, *offsets), (name, hour))
+            day += timedelta(days=1)
+    return list(found.values())
+
+
+ANY = Drawn("*", frozenset(range(60)))
+ALL_ZONES = [
+    Columns(Drawn("30", frozenset([30])), Drawn("2", frozenset([2])), ANY, ANY, ANY),
+    Columns(Drawn("0", frozenset([0])), Drawn("0", frozenset([0])), ANY, ANY, ANY),
+    Columns(Drawn("15,45", frozenset([15, 45])), Drawn("0-4", frozenset(range(5))), ANY, ANY, ANY),
+    Columns(Drawn("*/30", frozenset([0, 30])), ANY, ANY, ANY, ANY),
+]
+
+
+def test_every_zone_around_its_changes_equals_a_scan_of_every_minute() -> None:
+    year = datetime(2025, 1, 1, tzinfo=timezone.utc), datetime(2026, 1, 1, tzinfo=timezone.utc)
+    changes = changes_of_all_zones(*year)
+    assert len(changes) > 20
+    for name, hour in changes:
+        tz, start, end = ZoneInfo(name), hour - timedelta(hours=5), hour + timedelta(hours=8)
+        for drawn in ALL_ZONES:
+            expected = list(scan(drawn, False, tz, start, end))
+            assert within(Cron(drawn.text, tz), start, end) == expected, (name, drawn.text)
 
 
 @MODEST

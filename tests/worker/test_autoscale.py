@@ -66,12 +66,12 @@ def test_it_stays_within_its_bounds_and_moves_one_step_at_a_time(
         processes = wanted
 
 
-@pytest.mark.parametrize("text, maximum, minimum", [("10,2", 10, 2), ("4", 4, 1), ("3,3", 3, 3)])
+@pytest.mark.parametrize("text, maximum, minimum", [("10,2", 10, 2), ("4", 4, 1), ("3,3", 3, 3), ("10,0", 10, 1)])
 def test_the_option_is_read_as_celery_does(text: str, maximum: int, minimum: int) -> None:
     assert Autoscale.parse(text) == Autoscale(maximum, minimum)
 
 
-@pytest.mark.parametrize("text", ["", "x", "2,x", "1,2", "3,0", "1,1,1"])
+@pytest.mark.parametrize("text", ["", "x", "2,x", "1,2", "3,-1", "1,1,1"])
 def test_a_wrong_option_is_said_in_one_sentence(text: str) -> None:
     with pytest.raises(ConfigError, match="autoscale"):
         Autoscale.parse(text)

@@ -23,9 +23,10 @@ from collections.abc import Iterable
 from functools import partial
 
 from celery import Celery
+from celery.app.defaults import DEFAULTS
 
 from ..app import default_app
-from ..settings import Settings
+from ..settings import Settings, backend_setting
 from .adoption import adopt
 from .bridge import bridge_of, described, setting
 from .producers import keep_stubs, route_through
@@ -40,7 +41,8 @@ _PLAIN_SETTINGS = (
     "task_store_errors_even_if_ignored", "task_always_eager", "task_eager_propagates", "task_acks_late",
     "task_acks_on_failure_or_timeout", "task_track_started", "task_time_limit", "task_soft_time_limit",
     "task_inherit_parent_priority", "broker_transport_options", "worker_send_task_events", "task_send_sent_event",
-    "event_exchange", "event_serializer",
+    "event_exchange", "event_serializer", "result_chord_retry_interval", "result_chord_join_timeout",
+    "result_chord_expires", "lightbus_oldest_celery", "task_compression",
 )  # fmt: skip
 
 
@@ -78,6 +80,9 @@ def settings_from(celery_app: Celery) -> Settings:
     """
     conf, bridge = celery_app.conf, bridge_of(celery_app)
     values = {name: value for name in _PLAIN_SETTINGS if (value := setting(conf, name, ...)) is not ...}
+    for name in conf:  # those that the project has set: Lightbus's backends have defaults of their own
+        if backend_setting(name) == name and (value := setting(conf, name)) != DEFAULTS.get(name):
+            values[name] = value
     timezone = conf.timezone
     connection = celery_app.connection_for_write()
     return dataclasses.replace(
@@ -86,7 +91,7 @@ def settings_from(celery_app: Celery) -> Settings:
         result_backend=conf.result_backend or None,
         timezone=None if timezone is None else str(timezone),
         # The type of queues that Celery creates as needed; the default queue is among `celery_queues`.
-        default_queue_type=setting(conf, "task_create_missing_queue_type") or "classic",
+        missing_queue_type=setting(conf, "task_create_missing_queue_type") or "classic",
         celery_queues=tuple(described(celery_app.amqp.queues[name]) for name in sorted(bridge.configured_queues())),
         queue_of=bridge.celery_queue_of,
         moved=frozenset(bridge.moved_names()),

@@ -22,7 +22,7 @@ from celery.app.trace import setup_worker_optimizations
 from ...core.errors import ConfigError, HandlerNotFound
 from ..app import TaskApp
 from ..decorators import HOOKS, build_task
-from ..exceptions import Ignore, Reject, Retry
+from ..exceptions import Ignore, Reject, Replaced, Retry
 from ..request import Request, current_request
 from ..task import Task
 
@@ -99,7 +99,8 @@ def _runner(task: CeleryTask) -> Callable[..., Any]:
             except exceptions.Retry as error:
                 raise Retry(error.message, error.exc or error.excs, error.when, sig=error.sig) from error
             except exceptions.Ignore as error:
-                raise Ignore(*error.args) from error
+                replaced = error.args == ("Replaced by new task",)  # what Celery's `replace` raises
+                raise (Replaced if replaced else Ignore)(*error.args) from error
             except exceptions.Reject as error:
                 raise Reject(error.reason, error.requeue) from error
 

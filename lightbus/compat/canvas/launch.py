@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..asyncresult import AsyncResult
-from ..groupresult import GroupResult, ResultSet, oldest
+from ..chordpauses import Pauses
+from ..groupresult import GroupResult, oldest
 from ..together import together
 from .compose import Chain, Chord, Chunks, Group, add_step, signature
 from .signature import Signature, as_list
@@ -203,6 +204,7 @@ class _Launch:
             body.link_error(signature(errback, app=self._app))
         header_only = {key: rest.pop(key) for key in ("countdown", "eta", "parent_id") if rest.get(key) is not None}
         rest.pop("add_to_parent", None)
+        pauses = Pauses(interval_seconds=rest.pop("interval", None), max_retries=rest.pop("max_retries", None))
         # What comes after the chord, and what the chord is a part of, is the body's affair.
         body["options"] = body.merged((), {}, rest)[2]
         result = freeze(self._app, whole, body_id, Flow(root_id=rest.get("root_id")))
@@ -210,8 +212,7 @@ class _Launch:
         if not members:
             self.launch(body, ([],), {}, {})
             return result
-        nested = any(isinstance(one, ResultSet) for one in header.results)
-        self._app.chords.begin(header.id, sum(map(counted, members)), header if nested else None)
+        self._app.chords.begin(header, sum(map(counted, members)), body, pauses)
         for key in ("chain", "chord", "group_id", "group_index"):
             rest.pop(key, None)
         own = () if whole.immutable else (*args, *whole.args)

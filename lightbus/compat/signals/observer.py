@@ -65,7 +65,7 @@ class SignalObserver:
 
     def revoked(self, run: Run, *, terminated: bool, signum: int | None, expired: bool) -> None:
         if task_revoked.receivers:
-            with running(run.task, run.request), run.task.told_as() as sender:
+            with run.task.told_as() as sender:  # not in the run's context: there is no run
                 task_revoked.send(
                     sender, request=run.request, terminated=terminated, signum=signum, expired=expired
                 )  # fmt: skip

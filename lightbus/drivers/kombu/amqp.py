@@ -6,7 +6,6 @@ Declarations and look-ups take a third, opened when needed, since each waits for
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 from ...core.errors import ConnectionLost, TopologyMismatch, TransportError
 from ...core.message import Route, Wire
 from ...core.topology import Exchange, Queue, Topology
+from ...forks import renewed_after_fork
 from ...ports import Capabilities, Consumer, Delivery, Settlement
 from .amqp_consumer import AmqpConsumer
 from .amqp_declare import declare_ladder, declare_topology, takes_delays
@@ -58,7 +58,15 @@ class AmqpTransport:
         self._lock = threading.RLock()
         self._tools: Any = None
         self._tools_channel: Any = None
-        self._pid = os.getpid()
+        self._parents: list[Any] = []
+        renewed_after_fork(self)
+
+    def renew_after_fork(self) -> None:
+        """See `Renewable`. The publisher is renewed by itself."""
+        self._parents += [self._tools, self._tools_channel, *self._consumers]
+        self._lock = threading.RLock()
+        self._tools = self._tools_channel = None
+        self._consumers = []
 
     def declare(self, topology: Topology) -> None:
         """See `ports.Transport.declare`."""
@@ -143,8 +151,6 @@ class AmqpTransport:
             TransportError: it could not be done.
         """
         with self._lock:
-            if self._pid != os.getpid():
-                self._tools, self._tools_channel, self._pid = None, None, os.getpid()
             for is_last in (self._tools is None, True):
                 if self._tools is None:
                     self._tools = connect(self._url, self._options, beats=False)
@@ -165,7 +171,7 @@ class AmqpTransport:
 
     def _close_tools(self) -> None:
         connection, self._tools, self._tools_channel = self._tools, None, None
-        if connection is not None and self._pid == os.getpid():
+        if connection is not None:
             try:
                 connection.close()
             except (*CONNECTION_ERRORS, *CHANNEL_ERRORS):

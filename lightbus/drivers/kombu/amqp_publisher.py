@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 import struct
 import threading
 import time
@@ -23,6 +22,7 @@ from amqp.exceptions import FrameSyntaxError
 from ...core.errors import AccessRefused, ConnectionLost, NotConfirmed, TransportError, Unroutable, Unwritable
 from ...core.message import Route, Wire
 from ...core.outcome import REPEAT_HEADER
+from ...forks import renewed_after_fork
 from .amqp_declare import delayed_route
 from .amqp_errors import CONNECTION_ERRORS, publish_error
 from .amqp_options import AmqpOptions
@@ -73,10 +73,16 @@ class AmqpPublisher:
         self._url = url
         self._options = options
         self._timeout_seconds = options.publish_timeout_seconds
+        self._parents: list[Link | None] = []
+        self._reset()
+        renewed_after_fork(self)
+
+    def renew_after_fork(self) -> None:
+        """See `Renewable`."""
+        self._parents.append(self._link)
         self._reset()
 
     def _reset(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.RLock()
         self._link: Link | None = None
         self._channel: Any = None
@@ -100,8 +106,6 @@ class AmqpPublisher:
             route = delayed_route(route.routing_key, delay_seconds)
             mandatory = False  # the ladder takes it in any case
         publication = _Publication(wire, route, mandatory, time.monotonic() + self._timeout_seconds)
-        if self._pid != os.getpid():
-            self._reset()  # after a fork: the parent's socket and thread are not ours
         with self._lock:
             if self._closed:
                 publication.fail(ConnectionLost("this transport is closed; a Bus opens a new one by itself"))
@@ -138,8 +142,6 @@ class AmqpPublisher:
 
     def close(self, timeout_seconds: float = 5.0) -> None:
         """Wait for confirms under way, then disconnect. What is still unconfirmed fails."""
-        if self._pid != os.getpid():
-            self._reset()
         self._closed = True
         if self._link is None:
             return

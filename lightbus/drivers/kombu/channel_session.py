@@ -28,6 +28,7 @@ from ...core.errors import (
     Unroutable,
 )
 from ...core.message import Route, Wire
+from ...core.rate import Turn
 from ...core.topology import Exchange, Queue, Topology
 from ...ports import Capabilities
 from .session import Taken
@@ -71,6 +72,7 @@ class ChannelKind:
             priorities=embedded,
             expires=embedded,
             releases=embedded,
+            rates=embedded,
         )
 
     def open(self) -> ChannelSession:
@@ -181,6 +183,13 @@ class ChannelSession:
         except TopologyMismatch:
             return None
 
+    def take_turn(self, name: str, interval_seconds: float, most_wait_seconds: float) -> Turn:
+        if not self._counts:
+            raise ConfigError(f"{self._where} counts no rates of all workers together")
+        with self._talking(f"take a turn of {name!r}"):
+            turn: Turn = self._channel.take_turn(name, interval_seconds, most_wait_seconds)
+            return turn
+
     def delete(self, queue: str) -> None:
         with suppress(TopologyMismatch), self._talking(f"delete queue {queue!r}"):
             self._channel.queue_delete(queue)
@@ -214,10 +223,12 @@ class ChannelSession:
         tag = str(message.delivery_tag)
         self._tags[tag] = message.delivery_tag
         info = message.delivery_info or {}
-        body = message.body
+        body, headers = message.body, message.headers or {}
+        if "compression" in headers and not message.errors:  # kombu has decompressed the body on the way in
+            headers = {key: value for key, value in headers.items() if key != "compression"}
         wire = wire_of(
             body.encode("utf-8", "surrogateescape") if isinstance(body, str) else bytes(body or b""),
-            message.properties, message.headers or {}, message.content_type, message.content_encoding,
+            message.properties, headers, message.content_type, message.content_encoding,
         )  # fmt: skip
         return Taken(tag, wire, queue, bool(info.get("redelivered")))
 

@@ -16,11 +16,12 @@ from kombu.transport.virtual.exchange import TopicExchange
 
 from ...core.errors import TopologyMismatch, TransportError, Unroutable
 from ...core.message import Route, Wire
+from ...core.rate import MOST_DELAY_SECONDS, MOST_HELD_SECONDS, Turn
 from ...core.topology import Exchange, Queue, Topology
 from ...ports import Capabilities
 from .redis_client import RedisClient
 from .redis_errors import talking
-from .redis_layout import DELAY, PUT, pack
+from .redis_layout import DELAY, PUT, TURN, pack
 from .redis_take import RedisTaker
 from .session import Taken
 from .wire import envelope_of
@@ -39,6 +40,7 @@ CAPABILITIES = Capabilities(
     priorities=False,  # kombu's steps order by priority, but 0 comes first there
     expires=False,
     releases=True,
+    rates=True,
 )
 
 
@@ -98,7 +100,7 @@ class RedisSession:
             pipe.execute()
 
     def publish(self, wire: Wire, route: Route, delay_seconds: float, mandatory: bool) -> None:
-        raw = _envelope_bytes(envelope_of(wire, route.exchange, route.routing_key, uuid.uuid4().hex))
+        raw = envelope_bytes(envelope_of(wire, route.exchange, route.routing_key, uuid.uuid4().hex))
         if delay_seconds > 0:
             list_key = self._layout.list_key(route.routing_key, wire.priority)
             arguments = (pack(list_key, raw), round(delay_seconds * 1000))
@@ -116,7 +118,7 @@ class RedisSession:
             raise Unroutable(f"no queue takes messages for exchange {route.exchange!r}, key {route.routing_key!r}")
 
     def announce(self, wire: Wire, exchange: Exchange, routing_key: str) -> None:
-        raw = _envelope_bytes(envelope_of(wire, exchange.name, routing_key, uuid.uuid4().hex))
+        raw = envelope_bytes(envelope_of(wire, exchange.name, routing_key, uuid.uuid4().hex))
         with talking(self._client.where):
             for topic in self._client.topics(exchange.name, routing_key):
                 self._client.redis.publish(topic, raw)
@@ -137,6 +139,11 @@ class RedisSession:
             layout.list_key(queue, priority), *layout.list_keys(queue),
         ]  # fmt: skip
         return keys, (raw, int(strict), queue)
+
+    def take_turn(self, name: str, interval_seconds: float, most_wait_seconds: float) -> Turn:
+        arguments = (interval_seconds, most_wait_seconds, MOST_HELD_SECONDS, MOST_DELAY_SECONDS)
+        granted, wait = self._client.run(TURN, [self._layout.key(f"rate.{name}")], arguments)
+        return Turn(float(wait), granted=bool(granted))
 
     def get(self, queue: str) -> Taken | None:
         return self._taker.get(queue)
@@ -209,7 +216,8 @@ class RedisSession:
         self._client.close()
 
 
-def _envelope_bytes(envelope: dict[str, Any]) -> bytes:
+def envelope_bytes(envelope: dict[str, Any]) -> bytes:
+    """The envelope as it lies in a list."""
     try:
         return json.dumps(envelope).encode()
     except TypeError:  # a header that only kombu's JSON can write: a datetime, bytes

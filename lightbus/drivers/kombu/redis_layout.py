@@ -14,6 +14,7 @@ take away what another still works on.
     lightbus.transient               set of queues with a lifetime, to clear up after
     lightbus.bindings.<queue>        set of what binds the queue, to be removed with it
     lightbus.exchange.<exchange>     its kind
+    lightbus.rate.<name>             a rate of all workers: when its next token is there, and its plan (`core.rate`)
 """
 
 from __future__ import annotations
@@ -206,5 +207,27 @@ DELAY = Script(
     """
 local time = redis.call('TIME')
 redis.call('ZADD', KEYS[1], time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[2]), ARGV[1])
+"""
+)
+
+#: `core.rate.take` by the server's clock. KEYS: rate. ARGV: interval, longest wait, and the limits of `core.rate`, in
+#: seconds. Numbers go as text: the server would cut them to integers.
+TURN = Script(
+    """
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local interval, most = tonumber(ARGV[1]), tonumber(ARGV[2])
+local state = redis.call('HMGET', KEYS[1], 'free_at', 'planned_until')
+local free_at = math.max(now, math.min(tonumber(state[1] or 0), now + ARGV[3] + interval))
+local planned, granted, wait = tonumber(state[2] or 0), 1, free_at - now
+if wait <= most then
+  free_at = free_at + interval
+else
+  planned = math.max(free_at, math.min(planned + interval, now + ARGV[4]))
+  granted, wait = 0, planned - now
+end
+redis.call('HSET', KEYS[1], 'free_at', string.format('%.6f', free_at), 'planned_until', string.format('%.6f', planned))
+redis.call('PEXPIRE', KEYS[1], math.ceil((math.max(free_at, planned) - now) * 1000) + 1000)
+return {granted, string.format('%.6f', wait)}
 """
 )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ...core.message import Route, Wire
+from ...core.rate import Turn
 from ...core.topology import Exchange, Queue, Topology
 from ...ports import Capabilities
 
@@ -36,6 +37,9 @@ class Session(Protocol):
 
     def announce(self, wire: Wire, exchange: Exchange, routing_key: str) -> None:
         """See `ports.Announces`."""
+
+    def take_turn(self, name: str, interval_seconds: float, most_wait_seconds: float) -> Turn:
+        """See `ports.RateStore`. Raises ConfigError where the broker counts no rates."""
 
     def get(self, queue: str) -> Taken | None:
         """Take one message without a subscription."""

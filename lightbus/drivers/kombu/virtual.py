@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,7 +19,9 @@ from typing import TypeVar
 from ...core.errors import BrokerUnreachable, ConfigError, ConnectionLost, TransportError, Unwritable
 from ...core.message import Route, Wire
 from ...core.outcome import REPEAT_HEADER
+from ...core.rate import Turn
 from ...core.topology import Exchange, Queue, Topology
+from ...forks import renewed_after_fork
 from ...ports import Capabilities, Delivery, Settlement
 from .backoff import Backoff
 from .session import Session, SessionKind
@@ -70,10 +71,18 @@ class VirtualTransport:
         self._lock = threading.Lock()  # held while the session is used, so taken with patience that ends
         self._session: Session | None = None
         self._books = threading.RLock()  # held for moments: what is declared, who consumes
-        self._pid = os.getpid()
         self._topology = Topology()
         self._consumers: list[VirtualConsumer] = []
         self._closed = False
+        self._parents: list[object] = []
+        renewed_after_fork(self)
+
+    def renew_after_fork(self) -> None:
+        """See `Renewable`."""
+        self._parents += [self._session, *self._consumers]
+        self._lock, self._books = threading.Lock(), threading.RLock()
+        self._session = None
+        self._consumers = []
 
     @property
     def capabilities(self) -> Capabilities:
@@ -117,6 +126,10 @@ class VirtualTransport:
     def announce(self, wire: Wire, exchange: Exchange, routing_key: str) -> None:
         """See `ports.Announces`."""
         self._with_session(lambda session: session.announce(wire, exchange, routing_key))
+
+    def take_turn(self, name: str, interval_seconds: float, *, most_wait_seconds: float) -> Turn:
+        """See `ports.RateStore`."""
+        return self._with_session(lambda session: session.take_turn(name, interval_seconds, most_wait_seconds))
 
     def consume(
         self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int
@@ -184,9 +197,6 @@ class VirtualTransport:
     def _act(self, act: Callable[[Session], T]) -> T:
         if self._closed:
             raise ConnectionLost("this transport is closed")
-        if self._pid != os.getpid():
-            # After a fork the socket is the parent's: leave it alone.
-            self._session, self._pid = None, os.getpid()
         if self._session is None:
             session = self._kind.open()
             try:
@@ -203,7 +213,7 @@ class VirtualTransport:
 
     def _drop_session(self) -> None:
         session, self._session = self._session, None
-        if session is not None and self._pid == os.getpid():
+        if session is not None:
             session.close()
 
     def _declare_on(self, consumed: Collection[str], session: Session) -> None:

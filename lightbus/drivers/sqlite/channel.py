@@ -22,7 +22,9 @@ from amqp.protocol import queue_declare_ok_t
 from kombu.message import Message as KombuMessage
 from kombu.transport import base
 
+from ...core.rate import Turn
 from . import envelope
+from .rates import take_turn
 from .sessions import SessionLost, count_consumers
 from .store import Leased, Store
 from .topology import Locked, Mismatch, NotFound, QueueSpec
@@ -157,6 +159,11 @@ class Channel(base.StdChannel):
     def prepare_queue_arguments(self, arguments: Mapping[str, object], **options: Any) -> Mapping[str, object]:
         prepared: Mapping[str, object] = base.to_rabbitmq_queue_arguments(arguments, **options)
         return prepared
+
+    def take_turn(self, name: str, interval_seconds: float, most_wait_seconds: float) -> Turn:
+        """See `lightbus.ports.RateStore`."""
+        with _amqp_errors():
+            return take_turn(self._store.database, name, interval_seconds, most_wait_seconds)
 
     # -- publishing
 

@@ -1,0 +1,9 @@
+"""The scheduler on a bus: what a slot sends, and the process that decides when.
+
+The arithmetic is `lightbus_scheduler`'s, keeping state and sending at one moment a `ports.ScheduleStore`'s.
+"""
+
+from .loop import SystemClock, run
+from .targets import EventTarget, FunctionTarget, Target
+
+__all__ = ["EventTarget", "FunctionTarget", "SystemClock", "Target", "run"]

@@ -1,0 +1,183 @@
+"""The entries of an app's schedule, wherever they stand: `@bus.schedule`, Celery's `beat_schedule`, pyproject.toml."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lightbus_scheduler import Job, ScheduleError
+from lightbus_scheduler.plain import ENTRY_KEYS, Plain, entry_from, refuse_unknown
+
+from ..beat import EventTarget, Target
+from ..core.errors import ConfigError
+from ..drivers import open_schedule_store
+from ..ports import ScheduleStore
+from . import pyproject
+from .apps import LoadedApp
+from .shared import without_password
+
+if TYPE_CHECKING:
+    from ..compat.app import TaskApp
+
+_TASK_KEYS = frozenset({"task", "args", "kwargs", "options"})
+_EVENT_KEYS = frozenset({"event", "fields"})
+_KNOWN = ENTRY_KEYS | _TASK_KEYS | _EVENT_KEYS
+
+logger = logging.getLogger("lightbus.beat")
+
+
+@dataclass
+class AppSchedule:
+    """What an app schedules, and how a stored entry is read with its tasks and events."""
+
+    app: LoadedApp
+    asked_url: str | None = None  #: from the command line
+    jobs: list[Job] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, app: LoadedApp, url: str | None) -> AppSchedule:
+        """Raises ConfigError: an entry that cannot be used, by its name, field and value."""
+        found = cls(app, url)
+        for bus in app.buses:
+            found._add(bus.scheduled())
+        found._add(found._of_celery())
+        found._add(found._of_settings())
+        found._warn_of_unknown_tasks()
+        return found
+
+    @property
+    def url(self) -> str:
+        """The broker on which the schedule is kept, and all that it fires is sent.
+
+        Raises:
+            ConfigError: entries are sent on different ones.
+        """
+        urls: dict[str, str] = {job.target.url(): job.entry.id for job in self.jobs}
+        if len(urls) > 1:
+            (first, one), (second, other), *_ = urls.items()
+            raise ConfigError(
+                f"entry {one!r} is sent on {without_password(first)} and {other!r} on {without_password(second)}: "
+                "a beat serves one broker, so start one for each, with the -A that belongs to it"
+            )
+        if urls:
+            return next(iter(urls))
+        return self.task_app.bus.url if self.app.celery_apps else self.app.bus().url
+
+    def store(self) -> ScheduleStore:
+        """Where the schedule is kept; raises ConfigError as `url` does, or when that broker cannot keep one."""
+        url, options = self.url, {}
+        if self.app.task_app is not None and self.app.task_app.bus.url == url:
+            options = dict(self.app.task_app.settings.broker_transport_options)
+        return open_schedule_store(url, options=options)
+
+    @property
+    def task_app(self) -> TaskApp:
+        """The app that sends tasks: Lightbus's own, with Celery's settings where there is a Celery app."""
+        if self.app.task_app is None:
+            from ..compat.app import default_app
+
+            self.app.task_app = default_app()
+            if self.app.celery_apps:
+                from ..compat.bridge import settings_from
+
+                self.app.task_app.configure(settings_from(self.app.celery_apps[0]))
+        task_app: TaskApp = self.app.task_app
+        if self.asked_url and task_app.settings.broker_url != self.asked_url:  # --url wins, as in other commands
+            task_app.configure(dataclasses.replace(task_app.settings, broker_url=self.asked_url))
+        task_app.bus.use_default_url(self.app.url)
+        return task_app
+
+    def job_of(self, definition: Plain) -> Job:
+        """The job that a mapping tells: an entry's keys, and `task`, or `event`, with their arguments.
+
+        Raises:
+            ScheduleError: it cannot be used.
+        """
+        refuse_unknown(definition, _KNOWN, "an entry")
+        entry = entry_from(definition)
+        if entry.overlap != "allow":
+            raise ScheduleError("overlap", entry.overlap, "allow; the others are not offered here yet")
+        return Job(entry, self._target(definition), "stored", definition)
+
+    def _target(self, plain: Plain) -> Target:
+        if (plain.get("task") is None) == (plain.get("event") is None):
+            raise ScheduleError("what to fire", "task and event" if plain.get("task") else "nothing", "task, or event")
+        if plain.get("task") is not None:
+            from ..compat.beat import task_target
+
+            args, kwargs, options = plain.get("args") or [], plain.get("kwargs") or {}, plain.get("options") or {}
+            if not isinstance(args, list) or not isinstance(kwargs, Mapping) or not isinstance(options, Mapping):
+                raise ScheduleError("arguments", repr((args, kwargs, options)), "args is a list, the others are tables")
+            try:
+                return task_target(
+                    self.task_app, str(plain["task"]), args, kwargs, options, celery_app=self._celery_app
+                )  # fmt: skip
+            except TypeError as error:
+                raise ScheduleError("arguments", str(error), f"those of task {plain['task']!r}") from error
+        kinds, name = self.app.events(), str(plain["event"])
+        if name not in kinds:
+            near = difflib.get_close_matches(name, kinds, n=1)
+            raise ScheduleError("event", name, f"did you mean {near[0]!r}?" if near else ", ".join(sorted(kinds)))
+        bus = self.app.bus()
+        try:
+            event = msgspec.convert(plain.get("fields") or {}, kinds[name])
+        except msgspec.ValidationError as error:
+            raise ScheduleError(f"fields of {name}", str(plain.get("fields")), str(error)) from error
+        return EventTarget(bus, event)
+
+    @property
+    def _celery_app(self) -> Any:
+        return self.app.celery_apps[0] if self.app.celery_apps else None
+
+    def _of_celery(self) -> list[Job]:
+        celery_app = self._celery_app
+        if celery_app is None:
+            return []
+        from ..compat.beat import jobs_of
+
+        celery_app.finalize()  # as its own beat does: `add_periodic_task` in on_after_finalize
+        entries = dict(celery_app.conf.beat_schedule or {})
+        if entries:
+            return jobs_of(self.task_app, entries, "beat_schedule", celery_app=celery_app)
+        return []
+
+    def _of_settings(self) -> list[Job]:
+        path = pyproject.path_from(Path.cwd())
+        jobs: list[Job] = []
+        for name, plain in ({} if path is None else pyproject.tables(path, "schedule")).items():
+            try:
+                job = self.job_of({**plain, "id": name})
+            except ValueError as error:
+                raise ConfigError(f"{path}: [tool.lightbus.schedule.{name}]: {error}") from error
+            jobs.append(Job(job.entry, job.target, "pyproject.toml"))
+        return jobs
+
+    def _add(self, jobs: Any) -> None:
+        known = {job.entry.id: job for job in self.jobs}
+        for job in jobs:
+            if job.entry.id in known:
+                raise ConfigError(
+                    f"the schedule entry {job.entry.id!r} stands in {known[job.entry.id].source} and in {job.source}: "
+                    "give one of them another name"
+                )
+            known[job.entry.id] = job
+            self.jobs.append(job)
+
+    def _warn_of_unknown_tasks(self) -> None:
+        """Another app may serve it; more likely it is misspelt, or its module is not imported."""
+        celery_names = set(self._celery_app.tasks) if self._celery_app is not None else set()
+        own = set(self.app.task_app.tasks) if self.app.task_app is not None else set()
+        for job in self.jobs:
+            task = getattr(job.target, "task", None)
+            if task is not None and task not in celery_names | own:
+                near = difflib.get_close_matches(task, celery_names | own, n=1)
+                hint = f", did you mean {near[0]!r}?" if near else ""
+                logger.warning("entry %r: this app has no task %r%s It is sent all the same", job.entry.id, task,
+                               hint or ".")  # fmt: skip

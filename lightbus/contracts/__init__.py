@@ -1,0 +1,1 @@
+"""API contracts as documents: exported, compared, turned into Python and into AsyncAPI. Pure."""

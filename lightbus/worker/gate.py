@@ -1,0 +1,121 @@
+"""What is over its rate waits here, and not in a slot: for a moment in memory, for longer in the broker.
+
+A message that waits in memory counts as one that the process holds, so only half of what it may hold can wait; the rest
+goes to the broker with a delay, and comes back to its queue about when its turn is. Others pass meanwhile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..core.errors import ConfigError, TransportError
+from ..core.message import Route
+from ..core.outcome import Forward, Outcome, Requeue
+from ..core.rate import MOST_HELD_SECONDS, Turn
+from ..endpoint import Endpoint, Rated
+from ..ports import RateStore, Transport
+from .rates import Rates
+
+if TYPE_CHECKING:
+    from .slots import Work
+
+logger = logging.getLogger("lightbus.worker")
+
+
+class Gate:
+    """Asks for a turn before a message is handled.
+
+    Args:
+        again: called with a message whose turn has come, on the gate's thread.
+        room: how many messages may wait here at a time.
+    """
+
+    def __init__(self, rates: Rates, again: Callable[[Work], None], room: Callable[[], int]) -> None:
+        self._rates = rates
+        self._again = again
+        self._room = room
+        self._stores: dict[str, RateStore] = {}
+        self._held: list[tuple[float, int, Work]] = []  # a heap: when its turn is, a number, the message
+        self._number = itertools.count()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def add(self, endpoint: Endpoint, transport: Transport) -> None:
+        """Before the first message of `endpoint`.
+
+        Raises:
+            ConfigError: it has a rate for all workers together, and the broker cannot count it.
+        """
+        for name in endpoint.rates() if isinstance(endpoint, Rated) else ():
+            if self._rates.is_everywhere(name):
+                if not (transport.capabilities.rates and isinstance(transport, RateStore)):
+                    raise ConfigError(
+                        f"{name!r} has a rate for all workers together, which {transport.capabilities.name} cannot "
+                        "count; use Redis or the embedded broker, or a rate of each worker (without everywhere=True)"
+                    )
+                self._stores[name] = transport
+
+    @property
+    def is_open(self) -> bool:
+        """Nothing has a rate: no message need ask."""
+        return not self._rates.any
+
+    def judge(self, work: Work) -> Outcome | bool:
+        """True: handle it now. False: it waits here. An outcome: it waits elsewhere."""
+        endpoint = work.endpoint
+        name = endpoint.rate_name(work.delivery) if isinstance(endpoint, Rated) else None
+        if name is None or not (interval := self._rates.interval_seconds(name)):
+            return True
+        with self._changed:  # held over the question, so that there is still room at its answer
+            most = MOST_HELD_SECONDS if len(self._held) < self._room() and not self._closed else 0.0
+            try:
+                turn = self._turn(name, interval, most)
+            except TransportError as error:
+                logger.warning("rate of %s could not be asked for, its message goes back: %s", name, error)
+                return Requeue()
+            if turn.granted:
+                if not turn.wait_seconds:
+                    return True
+                heapq.heappush(self._held, (time.monotonic() + turn.wait_seconds, next(self._number), work))
+                self._wake()
+                return False
+        # Its expiry would run off in the broker: when it is back, its own headers say whether it is too late.
+        wire = dataclasses.replace(work.delivery.wire, expiration_seconds=None)
+        return Forward(Route("", work.delivery.queue), wire, turn.wait_seconds, verdict="throttled")
+
+    def close(self) -> list[Work]:
+        """Nothing waits here any more; what did. Any thread."""
+        with self._changed:
+            self._closed = True
+            held, self._held = [work for _, _, work in self._held], []
+            self._changed.notify_all()
+        return held
+
+    def _turn(self, name: str, interval_seconds: float, most_wait_seconds: float) -> Turn:
+        store = self._stores.get(name)
+        if store is None:
+            return self._rates.take(name, most_wait_seconds=most_wait_seconds)
+        return store.take_turn(name, interval_seconds, most_wait_seconds=most_wait_seconds)
+
+    def _wake(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="lightbus-gate", daemon=True)
+            self._thread.start()
+        self._changed.notify_all()
+
+    def _run(self) -> None:
+        with self._changed:
+            while not self._closed:
+                left = self._held[0][0] - time.monotonic() if self._held else None
+                if left is not None and left <= 0:
+                    self._again(heapq.heappop(self._held)[2])
+                else:
+                    self._changed.wait(left)
