@@ -1,21 +1,21 @@
 """The bytes of a task message to the JSON value in them: content type, compression, character set. Pure.
 
 Only JSON is read: pickle would run what the sender chose, and YAML and msgpack need libraries. Decompression stops at
-a limit, so that a small message cannot fill the memory.
+a limit, so that a small message cannot fill the memory: none of it is ever inflated whole to see how long it is.
 """
 
 from __future__ import annotations
 
 import bz2
+import importlib
 import lzma
+import sys
 import zlib
 from typing import Any, Protocol
 
 from ..core.errors import DecodeError
-from ..core.message import Wire
+from ..core.message import MAX_BODY_BYTES, Wire
 from . import json
-
-MAX_BODY_BYTES = 256 * 2**20
 
 _JSON_TYPES = ("application/json", "application/x-json", "text/json")
 _CHARSETS = ("", "utf-8", "utf8", "us-ascii", "ascii", "binary")
@@ -27,11 +27,14 @@ class _Decompressor(Protocol):
     def eof(self) -> bool: ...
 
 
-def read_body(wire: Wire) -> Any:
+def read_body(wire: Wire, max_bytes: int = MAX_BODY_BYTES) -> Any:
     """The value in the body of `wire`.
 
+    Args:
+        max_bytes: a body that is longer, after decompression where it is compressed, is not read.
+
     Raises:
-        DecodeError: it is not JSON in UTF-8, or compressed in a way that this Python cannot undo.
+        DecodeError: it is too long, not JSON in UTF-8, or compressed in a way that this Python cannot undo.
     """
     kind = wire.content_type.partition(";")[0].strip().lower()
     if kind not in _JSON_TYPES:
@@ -44,29 +47,36 @@ def read_body(wire: Wire) -> Any:
     body = wire.body
     compression = wire.headers.get("compression")
     if compression is not None:
-        body = decompressed(body, compression)
+        body = decompressed(body, compression, max_bytes)
+    elif len(body) > max_bytes:
+        raise _too_long(f"the body has {len(body)} bytes", max_bytes)
     try:
         return json.loads(body)
     except ValueError as error:  # UnicodeDecodeError is one
         raise DecodeError(f"the body is not the JSON that its content type announces: it {error}") from error
 
 
-def decompressed(body: bytes, compression: object) -> bytes:
-    """`body` without the compression that kombu calls so; at most MAX_BODY_BYTES.
+def _too_long(what: str, max_bytes: int) -> DecodeError:
+    return DecodeError(f"{what}; at most {max_bytes} are read: send less, or raise the setting lightbus_task_max_bytes")
+
+
+def decompressed(body: bytes, compression: object, max_bytes: int) -> bytes:
+    """`body` without the compression that kombu calls so.
 
     Raises:
-        DecodeError: it is not compressed so, is cut off or too large, or the kind is not known.
+        DecodeError: it is not compressed so, is cut off or longer than `max_bytes`, or the kind is not known.
     """
     if not isinstance(compression, str):
         raise DecodeError(f"header 'compression' must be text, got {compression!r:.100}")
     decompressor = _decompressor(compression.strip().lower())
     try:
-        plain = decompressor.decompress(body, MAX_BODY_BYTES)
-    except (zlib.error, OSError, lzma.LZMAError, EOFError, ValueError) as error:
+        plain = decompressor.decompress(body, max_bytes + 1)
+    except Exception as error:  # each library has errors of its own, and a hostile body finds the others
         raise DecodeError(f"the body is not the {compression!r:.100} that its header announces: {error}") from error
+    if len(plain) > max_bytes:
+        raise _too_long(f"the body, compressed as {compression!r:.100}, holds more than {max_bytes} bytes", max_bytes)
     if not decompressor.eof:
-        state = f"holds more than {MAX_BODY_BYTES} bytes" if len(plain) >= MAX_BODY_BYTES else "is cut off"
-        raise DecodeError(f"the body, compressed as {compression!r:.100}, {state}")
+        raise DecodeError(f"the body, compressed as {compression!r:.100}, is cut off")
     return plain
 
 
@@ -77,8 +87,47 @@ def _decompressor(compression: str) -> _Decompressor:
         case "application/x-bz2" | "bzip2" | "bzip":
             return bz2.BZ2Decompressor()
         case "application/x-lzma" | "lzma" | "xz":
-            return lzma.LZMADecompressor()
+            return lzma.LZMADecompressor(memlimit=_LZMA_MEMORY_BYTES)
+        case "application/zstd" | "zstd" | "zstandard":
+            module = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+            decompressor: _Decompressor = _library(module, compression).ZstdDecompressor()  # 128 MiB of window at most
+            return decompressor
+        case "application/x-brotli" | "brotli":
+            return _Brotli(_library("brotli", compression))
     raise DecodeError(
-        f"header 'compression' is {compression!r:.100}; gzip, bzip2 and lzma are read."
+        f"header 'compression' is {compression!r:.100}; gzip, bzip2, lzma, zstd and brotli are read."
         " Set task_compression to one of them where the message is sent"
     )
+
+
+#: A few bytes of xz may ask for a dictionary of 4 GiB; the highest preset, 9, needs 65 MiB.
+_LZMA_MEMORY_BYTES = 128 * 2**20
+
+
+def _library(name: str, compression: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise DecodeError(
+            f"header 'compression' is {compression!r:.100}, which takes the Python package {name!r}: install it"
+        ) from error
+
+
+class _Brotli:
+    """brotli as the standard library's decompressors are used here; before 1.2 it has no limit to stop at."""
+
+    def __init__(self, brotli: Any) -> None:
+        self._decompressor = brotli.Decompressor()
+        self.eof = False
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        try:
+            plain: bytes = self._decompressor.process(data, output_buffer_limit=max_length)
+        except TypeError as error:
+            raise ValueError("brotli 1.2 or later is needed, which can stop at a limit: upgrade it") from error
+        parts, length = [plain], len(plain)
+        while length < max_length and not self._decompressor.can_accept_more_data():
+            parts.append(self._decompressor.process(b"", output_buffer_limit=max_length - length))
+            length += len(parts[-1])
+        self.eof = self._decompressor.is_finished()
+        return b"".join(parts)

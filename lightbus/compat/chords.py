@@ -118,12 +118,8 @@ class Chords:
         self, counter: ChordCounter, callback: Signature, document: ResultDocument, group_index: int | None
     ) -> None:
         group_id = str(document.group_id)
-        try:
-            part = json.dumps([1, document.task_id, document.status, document.result]).encode()
-        except ValueError as error:
-            raise EncodeError(f"the result of task {document.task_id!r} {error}") from error
         found = counter.count_part(
-            group_id, document.task_id, group_index, part, expires_seconds=self._expires_seconds
+            group_id, document.task_id, group_index, _part_of(document), expires_seconds=self._expires_seconds
         )  # fmt: skip
         if found is None:
             return
@@ -227,6 +223,35 @@ class Chords:
             queue=first.options.get("queue") or (own.queue if own is not None else None),
             priority=first.options.get("priority"), add_to_parent=False,
         )  # fmt: skip
+
+    def unread(self, document: ResultDocument, group_index: int | None) -> None:
+        """A task whose message cannot be read, nor in it the body of its chord, has failed: it is counted all the same,
+        so that whichever task of the header ends last fails the chord. Where it is itself the last, nobody can.
+
+        Raises:
+            TransportError: it could not be counted.
+        """
+        if not document.group_id or not self.possible:
+            return
+        if self._is_last(document, group_index):
+            logger.error(
+                "chord %s waits for ever: its last task %s cannot be read, which alone could say which its body is",
+                document.group_id, document.task_id,
+            )  # fmt: skip
+
+    def _is_last(self, document: ResultDocument, group_index: int | None) -> bool:
+        """Count the task; whether all others of its header had ended."""
+        group_id = str(document.group_id)
+        match self._backend():
+            case ChordCounter() as counter:
+                found = counter.count_part(
+                    group_id, document.task_id, group_index, _part_of(document), expires_seconds=self._expires_seconds
+                )  # fmt: skip
+                return found is not None
+            case ChordTally() as counter:
+                tally = counter.tally(group_id, None, expires_seconds=self._expires_seconds)
+                return tally is not None and tally.complete
+        return False  # `celery.chord_unlock` looks at what is stored
 
     def _send_body(self, callback: Signature, values: list[Any]) -> None:
         try:
@@ -335,3 +360,15 @@ def _tasks_of(sig: Signature, leads: bool = True) -> list[tuple[Signature, bool]
         case Chord():
             return [*(found for one in sig.tasks for found in _tasks_of(one, False)), *_tasks_of(sig.body, leads)]
     return [(sig, leads)]
+
+
+def _part_of(document: ResultDocument) -> bytes:
+    """What a task brings to its chord, as Celery keeps it.
+
+    Raises:
+        EncodeError: its result has no JSON form.
+    """
+    try:
+        return json.dumps([1, document.task_id, document.status, document.result]).encode()
+    except ValueError as error:
+        raise EncodeError(f"the result of task {document.task_id!r} {error}") from error

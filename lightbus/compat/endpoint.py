@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..core import errors
 from ..core.errors import DecodeError, HandlerNotFound, HandlerStopped, TransportError
-from ..core.message import Route, Wire
+from ..core.message import MAX_COUNT, Route, Wire
 from ..core.outcome import Ack, DeadLetter, Forward, Outcome, Requeue
 from ..core.rate import Rate
 from ..core.topology import TASK_QUEUE_PREFIX, Queue, Topology, task_queue_name
@@ -40,7 +40,7 @@ from .forwarding import hand_over
 from .losses import remains_of, wire_of
 from .node import Node, node_name
 from .observing import Observers
-from .protocol import TaskMessage, decode_task, moment
+from .protocol import TaskMessage, decode_task, is_name, moment
 from .recording import Recorder, Run
 from .request import request_from
 from .results import safe_repr
@@ -128,7 +128,7 @@ class TaskEndpoint:
         if isinstance(name, str) and self._app.find(name) is None:
             return self._unknown(name, delivery)  # before decoding: its body may be of a kind that only Celery reads
         try:
-            message = decode_task(delivery.wire)
+            message = self._decode(delivery.wire)
         except DecodeError as error:
             self._tell_undecodable(delivery, error)
             self._observers.unreadable(delivery, error)
@@ -227,7 +227,7 @@ class TaskEndpoint:
         wire, error = wire_of(run), _as_celery(run.error)
         message = TaskMessage(task=run.name, id=run.id, reply_to=run.reply_to, correlation_id=run.id)
         if wire is not None:
-            message = decode_task(wire)
+            message = self._decode(wire)
         task = self._app.find(run.name) or self._stand_in(run.name)
         settled = Delivery(wire or Wire(body=b""), run.queue, redelivered=False, settle=lambda settlement: None)
         self._failed(self._run(task, message, settled), error)
@@ -254,7 +254,7 @@ class TaskEndpoint:
                     return Requeue()
                 return outcome
         try:
-            message = decode_task(delivery.wire)
+            message = self._decode(delivery.wire)
         except DecodeError:
             self._observers.unreadable(delivery, HandlerNotFound(name, known))
             return outcome
@@ -263,13 +263,28 @@ class TaskEndpoint:
         self._observers.unknown(run)
         return outcome
 
+    def _decode(self, wire: Wire) -> TaskMessage:
+        return decode_task(wire, self._app.settings.task_max_bytes)
+
     def _tell_undecodable(self, delivery: Delivery, error: DecodeError) -> None:
-        """Fail the result of a message that cannot be read, where its headers tell whose result that is."""
-        wire = delivery.wire
-        name, task_id = wire.headers.get("task"), wire.headers.get("id")
-        if isinstance(name, str) and isinstance(task_id, str) and task_id:
-            message = TaskMessage(task=name, id=task_id, reply_to=wire.reply_to, correlation_id=wire.correlation_id)
-            self._record_failure(self._run(self._stand_in(name), message, delivery), error)
+        """Fail the result of a message that cannot be read, where its headers tell whose result that is, and count it
+        for its chord, if it is a part of one: the body would tell, but the count goes by the header `group`."""
+        wire, headers = delivery.wire, delivery.wire.headers
+        name, task_id, group, index = (headers.get(key) for key in ("task", "id", "group", "group_index"))
+        if not is_name(name) or not is_name(task_id):
+            return
+        message = TaskMessage(
+            task=str(name), id=str(task_id), reply_to=wire.reply_to, correlation_id=wire.correlation_id,
+            group=str(group) if is_name(group) else None,
+            group_index=index if type(index) is int and abs(index) <= MAX_COUNT else None,
+        )  # fmt: skip
+        run = self._run(self._stand_in(message.task), message, delivery)
+        self._record_failure(run, error)
+        if message.group:
+            try:
+                self._recorder.unread(run, error)
+            except TransportError as lost:
+                logger.error("task %s[%s]: it was not counted for its chord: %s", name, task_id, lost)
 
     def _stand_in(self, name: str) -> Task:
         """A task with the settings' defaults: what is stored for a name without a function."""

@@ -7,6 +7,7 @@ that they are on the wire.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone, tzinfo
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 
 from ..core.errors import DecodeError
-from ..core.message import Wire
+from ..core.message import MAX_BODY_BYTES, MAX_COUNT, MAX_NAME_LENGTH, Wire
 from ..core.outcome import ATTEMPT_HEADER, BROKER_TRAIL_PREFIXES, DEAD_PREFIX, HISTORY_HEADER, REPEAT_HEADER
 from . import json
 from .bodies import read_body
@@ -36,6 +37,12 @@ CELERY_HEADERS = frozenset(
 _TRAIL_PREFIXES = (
     *BROKER_TRAIL_PREFIXES, DEAD_PREFIX, ATTEMPT_HEADER, HISTORY_HEADER, REPEAT_HEADER, HOPS_HEADER, FROM_HEADER,
 )  # fmt: skip
+
+
+#: A longer time limit is none: ten years.
+MAX_LIMIT_SECONDS = 10 * 366 * 86400.0
+#: A level of a canvas, for example a chord in the header of a chord, takes three.
+MAX_SIGNATURE_DEPTH = 200
 
 
 class TaskMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +98,19 @@ class TaskMessage(msgspec.Struct, frozen=True, kw_only=True):
     properties: Mapping[str, object] = {}
     utc: bool = True
     compression: str = ""
+
+
+def is_name(value: object) -> bool:
+    """Whether it may be the name or the id of something: text, neither empty nor too long, of whole characters."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME_LENGTH and (value.isascii() or _is_whole(value))
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair: no key of a result can hold it
+        return False
+    return True
 
 
 def moment(text: str, zone: tzinfo | None) -> float:
@@ -156,13 +176,13 @@ def encode_task(message: TaskMessage) -> Wire:
     )
 
 
-def decode_task(wire: Wire) -> TaskMessage:
+def decode_task(wire: Wire, max_body_bytes: int = MAX_BODY_BYTES) -> TaskMessage:
     """The task message in `wire`: protocol 2, protocol 1 (a dict with everything as body), or their hybrid.
 
     Raises:
         DecodeError: a header, property or part of the body is not what the protocol says; the text names it.
     """
-    payload = read_body(wire)
+    payload = read_body(wire, max_body_bytes)
     if "task" in wire.headers and isinstance(payload, list):
         return _from_parts(wire, "header", wire.headers, payload, wire.headers)
     if isinstance(payload, dict):
@@ -182,27 +202,31 @@ def decode_task(wire: Wire) -> TaskMessage:
     raise DecodeError(f"the body must be a list [args, kwargs, embed], got {type(payload).__name__}")
 
 
+_Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME_LENGTH)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+
+
 class _Headers(msgspec.Struct, kw_only=True):
     """The fields of a message that are not in its body, checked. `msgspec.convert` makes it twenty times as quickly
     as `_Fields.headers`, which is asked where that refuses: it says what is wrong, or takes what is merely unusual."""
 
-    task: Annotated[str, msgspec.Meta(min_length=1)]
-    id: Annotated[str, msgspec.Meta(min_length=1)]
-    retries: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    task: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
+    retries: _Count | None = None
     eta: str | None = None
     expires: str | None = None
     timelimit: list[float | None] | None = None
-    root_id: str | None = None
-    parent_id: str | None = None
-    group: str | None = None
-    group_index: int | None = None
-    shadow: str | None = None
+    root_id: _Name | None = None
+    parent_id: _Name | None = None
+    group: _Name | None = None
+    group_index: Annotated[int, msgspec.Meta(ge=-MAX_COUNT, le=MAX_COUNT)] | None = None
+    shadow: _Name | None = None
     origin: str | None = None
     lang: str | None = None
     argsrepr: str | None = None
     kwargsrepr: str | None = None
     ignore_result: bool | None = None
-    replaced_task_nesting: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    replaced_task_nesting: _Count | None = None
     stamped_headers: list[str] | None = None
     stamps: dict[str, Any] | None = None
     utc: bool | None = None
@@ -217,6 +241,9 @@ def _read_headers(what: str, values: Mapping[str, object]) -> _Headers:
         read = msgspec.convert(values, _Headers)
     except (msgspec.ValidationError, UnicodeError):  # half a surrogate pair is the latter
         return fields.headers()
+    names = (read.id, read.task, read.group, read.root_id, read.parent_id, read.shadow)
+    if not all(name is None or name.isascii() for name in names):
+        read = fields.headers()  # which looks at each character: the keys of results are made of these
     # What a type does not say: whether a text is a moment, and whether a number is one that a clock can wait.
     read.eta = fields.moment("eta") if read.eta is not None else None
     read.expires = fields.moment("expires") if read.expires is not None else None
@@ -283,11 +310,11 @@ def _split_body(parts: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any], dict
         raise DecodeError(f"the body must be a list of three, [args, kwargs, embed], got {len(parts)} parts")
     args, kwargs, embed = parts
     if not isinstance(args, list):
-        raise DecodeError(f"args must be a list, got {args!r:.100}")
+        raise DecodeError(f"args must be a list, got {_short(args)}")
     if not isinstance(kwargs, dict):
-        raise DecodeError(f"kwargs must be an object, got {kwargs!r:.100}")
+        raise DecodeError(f"kwargs must be an object, got {_short(kwargs)}")
     if embed is not None and not isinstance(embed, dict):
-        raise DecodeError(f"the third part of the body must be an object or null, got {embed!r:.100}")
+        raise DecodeError(f"the third part of the body must be an object or null, got {_short(embed)}")
     return tuple(args), kwargs, embed or {}
 
 
@@ -296,21 +323,34 @@ def _signatures(embed: Mapping[str, Any], key: str) -> tuple[SignatureDict, ...]
     if value is None:
         return None
     if not isinstance(value, list):
-        raise DecodeError(f"{key!r} must be a list of signatures or null, got {value!r:.100}")
+        raise DecodeError(f"{key!r} must be a list of signatures or null, got {_short(value)}")
+    _check_depth(value, key)
     return tuple(_checked(one, key) for one in value)
 
 
 def _signature(value: object, what: str) -> SignatureDict | None:
-    return None if value is None else _checked(value, what)
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        _check_depth(value, what)
+    return _checked(value, what)
 
 
 def _checked(value: object, what: str) -> SignatureDict:
     if not isinstance(value, dict) or not isinstance(value.get("task"), str):
-        raise DecodeError(f"a signature in {what!r} must be an object with the text field 'task', got {value!r:.100}")
+        raise DecodeError(f"a signature in {what!r} must be an object with the text field 'task', got {_short(value)}")
     for key, kind, word in (("args", list, "list"), ("kwargs", dict, "object"), ("options", dict, "object")):
         if value.get(key) is not None and not isinstance(value[key], kind):
-            raise DecodeError(f"the {key} of a signature in {what!r} must be a {word}, got {value[key]!r:.100}")
+            raise DecodeError(f"the {key} of a signature in {what!r} must be a {word}, got {_short(value[key])}")
     return value
+
+
+_REPR = reprlib.Repr()  # writes the beginning of a value only, where `repr` writes all of it, however deep and long
+_REPR.maxstring = _REPR.maxother = 100
+
+
+def _short(value: object) -> str:
+    return _REPR.repr(value)[:100]
 
 
 class _Fields:
@@ -347,15 +387,15 @@ class _Fields:
 
     def name(self, key: str) -> str:
         value = self._values.get(key)
-        if not isinstance(value, str) or not value:
-            raise self._wrong(key, "non-empty text", value)
-        return value
+        if not is_name(value):
+            raise self._wrong(key, f"non-empty text of at most {MAX_NAME_LENGTH} characters", value)
+        return str(value)
 
     def text(self, key: str) -> str | None:
         value = self._values.get(key)
-        if value is not None and not isinstance(value, str):
-            raise self._wrong(key, "text or null", value)
-        return value
+        if value is not None and value != "" and not is_name(value):
+            raise self._wrong(key, f"text of at most {MAX_NAME_LENGTH} characters or null", value)
+        return None if value is None else str(value)
 
     def loose_text(self, key: str) -> str | None:
         """A field that only logs read: clients in other languages put all sorts of things there."""
@@ -366,6 +406,8 @@ class _Fields:
         value = self._values.get(key)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
             raise self._wrong(key, "an integer or null", value)
+        if value is not None and abs(value) > MAX_COUNT:
+            raise self._wrong(key, f"an integer of at most {MAX_COUNT}", value)
         return value
 
     def count(self, key: str) -> int:
@@ -399,7 +441,7 @@ class _Fields:
         if value is None or (isinstance(value, (list, tuple)) and len(value) < 2):
             return None, None
         if not isinstance(value, (list, tuple)) or not all(_is_seconds(one) for one in value[:2]):
-            raise self._wrong(key, "a list of two numbers or nulls, [hard, soft]", value)
+            raise self._wrong(key, "a list of two numbers of 0 or more, or nulls, [hard, soft]", value)
         return value[0], value[1]
 
     def moment(self, key: str) -> str | None:
@@ -419,8 +461,29 @@ class _Fields:
     def _wrong(self, key: str, wanted: str, value: object) -> DecodeError:
         if value is None:
             return DecodeError(f"{self._what} {key!r} is missing; it must be {wanted}")
-        return DecodeError(f"{self._what} {key!r} must be {wanted}, got {value!r:.100}")
+        return DecodeError(f"{self._what} {key!r} must be {wanted}, got {_short(value)}")
 
 
 def _is_seconds(value: object) -> bool:
-    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value == value)
+    """Whether a clock can wait for it: a limit below 0 would end the process of a handler before it begins."""
+    return value is None or (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MAX_LIMIT_SECONDS
+    )
+
+
+def _check_depth(found: list[Any] | dict[str, Any], what: str) -> None:
+    """Raises DecodeError: lists and objects lie in each other deeper than any canvas; what follows them recurses."""
+    level: list[list[Any] | dict[str, Any]] = [found]
+    depth = 0
+    while level:
+        if depth > MAX_SIGNATURE_DEPTH:
+            raise DecodeError(
+                f"the signatures in {what!r} lie in each other more than {MAX_SIGNATURE_DEPTH} levels deep"
+            )
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, (dict, list))
+        ]
+        depth += 1

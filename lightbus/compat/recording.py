@@ -104,6 +104,15 @@ class Recorder:
             except (TypeError, ValueError) as wrong:  # nobody can wait for what this is not
                 logger.warning("task %s[%s]: a step is no signature: %r", run.message.task, run.message.id, wrong)
 
+    def unread(self, run: Run, error: BaseException) -> None:
+        """Count a run whose message cannot be read for the chord that it may be a part of.
+
+        Raises:
+            TransportError: the backend could not be told.
+        """
+        document = self._document(run, states.FAILURE, exception_triple(error), None)
+        self._app.chords.unread(document, run.message.group_index)
+
     def retried(self, run: Run, cause: BaseException | None, error: BaseException) -> None:
         """Store RETRY with what made it necessary. Advisory, as the next try is under way already."""
         if not self._stores_errors(run):

@@ -18,6 +18,9 @@ from . import json, states
 from .bodies import decompressed
 from .exceptions import CELERY_MODULES, EncodeError, RemoteTaskError
 
+#: Of a result, whose size its sender's own limit has bounded before.
+MAX_DECOMPRESSED_BYTES = 128 * 2**20
+
 _COMPRESSED = b"\x00celery-compressed\x00"  # Celery 5.7 with result_compression
 _OWN_CLASSES = {(module, cls.__name__): cls for cls, module in CELERY_MODULES.items() if issubclass(cls, Exception)}
 _KNOWN_FIELDS = frozenset(
@@ -128,7 +131,7 @@ def uncompressed(data: bytes) -> bytes:
         return data
     kind, _, body = data.removeprefix(_COMPRESSED).partition(b"\x00")
     try:
-        return decompressed(body, kind.decode("ascii", "replace"))
+        return decompressed(body, kind.decode("ascii", "replace"), MAX_DECOMPRESSED_BYTES)
     except DecodeError as error:
         raise DecodeError(f"the result is compressed, and cannot be read: {error}; set result_compression") from error
 

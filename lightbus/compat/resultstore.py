@@ -6,6 +6,7 @@ Three shapes behind one protocol. The formats are `results`'; keys, expiry and w
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import uuid
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..core.errors import ConfigError, DecodeError, NotConfirmed
 from ..core.message import Route, Wire
-from ..core.topology import Topology, reply_queue
+from ..core.topology import Topology, is_reply_queue, reply_queue
 from ..forks import renewed_after_fork
 from ..ports import ChordCounter, Expiring, GroupKeeper
 from . import states
@@ -27,6 +28,8 @@ from .settings import Settings
 
 if TYPE_CHECKING:
     from ..ports import Consumer, Delivery, ResultBackend, Transport
+
+logger = logging.getLogger(__name__)
 
 _KEPT_ANSWERS = 10_000  #: answers that nobody has asked for yet; the oldest go first
 
@@ -239,6 +242,12 @@ class RepliedResults(_NoGroups):
         data = encode_result(document, max_bytes=self._settings.result_max_bytes)
         if not reply_to:
             return  # nobody waits
+        if not is_reply_queue(reply_to):  # or anybody could have a worker write into any queue
+            logger.error(
+                "the result of task %r is not sent: its message asks for it in %.100r, which is no queue for results",
+                document.task_id, reply_to,
+            )  # fmt: skip
+            return
         answer = Wire(body=data, correlation_id=correlation_id or document.task_id, durable=False)
         wait_for(self._transport().publish(answer, Route("", reply_to)), self._settings.publish_timeout_seconds)
 

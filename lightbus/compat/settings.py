@@ -14,6 +14,7 @@ from typing import Any, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ..core.errors import ConfigError, DeclarationError
+from ..core.message import MAX_BODY_BYTES
 from ..core.rate import Rate
 from ..core.topology import Binding, Exchange, Queue, Topology, task_queue_name
 from . import settingnames
@@ -80,6 +81,8 @@ class Settings:
         result_max_bytes: a larger result is stored as a failure that says so.
         send_task_events: workers begin with events for monitors switched on; `send_sent_event`: whoever sends a task
             tells of it, on `event_exchange`.
+        task_max_bytes: a task message whose body is longer, decompressed, is parked. In a Celery configuration it is
+            `lightbus_task_max_bytes`.
         missing_queue_type: of queues that are neither the default one nor among `celery_queues`.
         annotations: attributes that the settings give to tasks, in Celery's forms.
         compression: of the bodies of tasks that name none; "" for none.
@@ -109,6 +112,7 @@ class Settings:
     result_failure_expires_seconds: float | None = None
     result_extended: bool = False
     result_max_bytes: int = 128 * 2**20
+    task_max_bytes: int = MAX_BODY_BYTES
     task_ignore_result: bool = False
     store_errors_even_if_ignored: bool = False
     always_eager: bool = False
@@ -373,6 +377,7 @@ _TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
     "task_send_sent_event": ("send_sent_event", _boolean),
     "event_exchange": ("event_exchange", str),
     "event_serializer": ("", _json_only),
+    "lightbus_task_max_bytes": ("task_max_bytes", int),
     "task_create_missing_queue_type": ("missing_queue_type", str),
     "task_annotations": ("annotations", lambda v: v),
     "task_compression": ("compression", compression_name),

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from .errors import DecodeError
-from .message import CallMessage, EventMessage, Origin, ReplyMessage, Wire
-from .outcome import ATTEMPT_HEADER
+from .message import MAX_BODY_BYTES, MAX_COUNT, MAX_NAME_LENGTH, CallMessage, EventMessage, Origin, ReplyMessage, Wire
+from .outcome import ATTEMPT_HEADER, printable
 from .times import iso_utc, unix_seconds
+from .topology import is_reply_queue
 
 KIND = "lightbus_kind"
 VERSION = "lightbus_version"
@@ -65,8 +66,8 @@ def decode_event(wire: Wire) -> EventMessage:
     """Raises DecodeError: the headers are not those of an event."""
     name, version = _decode_name(wire)
     attempt = wire.headers.get(ATTEMPT_HEADER, 1)
-    if not isinstance(attempt, int) or attempt < 1:
-        raise DecodeError(f"header {ATTEMPT_HEADER!r} must be an integer of 1 or more, got {attempt!r}")
+    if type(attempt) is not int or not 1 <= attempt <= MAX_COUNT:
+        raise DecodeError(f"header {ATTEMPT_HEADER!r} must be an integer from 1 to {MAX_COUNT}, got {attempt!r:.100}")
     return EventMessage(
         origin=_decode_origin(wire), name=name, version=version, payload=_json_body(wire), attempt=attempt
     )
@@ -77,6 +78,11 @@ def decode_call(wire: Wire) -> CallMessage:
     name, version = _decode_name(wire)
     if not wire.reply_to:
         raise DecodeError(f"the call {name!r} has no reply_to property: nobody could get its answer")
+    if not is_reply_queue(wire.reply_to):
+        raise DecodeError(
+            f"the call {name!r} wants its answer in {wire.reply_to!r:.100}, which is no queue for answers:"
+            " name it 'lightbus.reply.<app>.<token>'"
+        )
     return CallMessage(
         origin=_decode_origin(wire), name=name, version=version, payload=_json_body(wire),
         reply_to=wire.reply_to, deadline=_decode_moment(wire, DEADLINE),
@@ -87,7 +93,9 @@ def decode_reply(wire: Wire) -> ReplyMessage:
     """Raises DecodeError: the headers are not those of an answer."""
     kind = kind_of(wire)
     if kind not in ("result", "error"):
-        raise DecodeError(f"header {KIND!r} of an answer must be 'result' or 'error', got {wire.headers.get(KIND)!r}")
+        raise DecodeError(
+            f"header {KIND!r} of an answer must be 'result' or 'error', got {wire.headers.get(KIND)!r:.100}"
+        )
     return ReplyMessage(call_id=wire.correlation_id, payload=wire.body, failed=kind == "error")
 
 
@@ -131,14 +139,18 @@ def _decode_name(wire: Wire) -> tuple[str, str]:
         raise DecodeError(f"header {VERSION!r}: {error}") from error
     suffix = f".v{major}"
     if not full.endswith(suffix):
-        raise DecodeError(f"header 'cloudEvents_type' is {full!r}; with version {version!r} it must end in {suffix!r}")
+        raise DecodeError(
+            f"header 'cloudEvents_type' is {full!r:.100}; with version {version!r:.100} it must end in {suffix!r}"
+        )
     return full[: -len(suffix)], version
 
 
 def _decode_origin(wire: Wire) -> Origin:
     headers = wire.headers
     if _text(headers, "cloudEvents_specversion") != "1.0":
-        raise DecodeError(f"unknown CloudEvents version {headers['cloudEvents_specversion']!r}; this side reads '1.0'")
+        raise DecodeError(
+            f"unknown CloudEvents version {headers['cloudEvents_specversion']!r:.100}; this side reads '1.0'"
+        )
     return Origin(
         id=_text(headers, "cloudEvents_id"),
         source=_text(headers, "cloudEvents_source").lstrip("/"),
@@ -153,19 +165,25 @@ def _decode_moment(wire: Wire, key: str) -> float:
     text = _text(wire.headers, key)
     try:
         return unix_seconds(text)
-    except ValueError as error:
-        raise DecodeError(f"header {key!r} must be an RFC 3339 moment, got {text!r}") from error
+    except (ValueError, OverflowError) as error:
+        raise DecodeError(f"header {key!r} must be an RFC 3339 moment, got {text!r:.100}") from error
 
 
 def _text(headers: Mapping[str, object], key: str, default: str | None = None) -> str:
     value = headers.get(key, default)
     if not isinstance(value, str):
-        problem = "is missing" if value is None else f"must be text, got {value!r}"
+        problem = "is missing" if value is None else f"must be text, got {value!r:.100}"
         raise DecodeError(f"header {key!r} {problem}")
+    if not value.isascii() and printable(value) != value:
+        raise DecodeError(f"header {key!r} holds halves of characters: {value!r:.100}")
+    if len(value) > MAX_NAME_LENGTH:
+        raise DecodeError(f"header {key!r} has {len(value)} characters; {MAX_NAME_LENGTH} are read: {value!r:.100}")
     return value
 
 
 def _json_body(wire: Wire) -> bytes:
     if wire.content_type.partition(";")[0].strip().lower() != JSON_TYPE:
-        raise DecodeError(f"content type {wire.content_type!r} is not known; events and calls carry {JSON_TYPE!r}")
+        raise DecodeError(f"content type {wire.content_type!r:.100} is not known; events and calls carry {JSON_TYPE!r}")
+    if len(wire.body) > MAX_BODY_BYTES:
+        raise DecodeError(f"the body has {len(wire.body)} bytes; at most {MAX_BODY_BYTES} are read")
     return wire.body

@@ -73,9 +73,10 @@ class HandlerNotFound(MessageError):
     reason = "unknown-name"
 
     def __init__(self, name: str, known: Collection[str]) -> None:
-        near = difflib.get_close_matches(name, known, n=1)
+        # Of a long name no more than that: the search for what is near takes time by the square of the length.
+        near = difflib.get_close_matches(name[:200], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "does the worker import its module?"
-        super().__init__(f"no handler for {name!r}: {hint}")
+        super().__init__(f"no handler for {name!r:.200}: {hint}")
         self.name = name
 
 

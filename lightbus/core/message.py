@@ -9,6 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+#: A longer body is not read: JSON takes up to thirty times its length in memory.
+MAX_BODY_BYTES = 16 * 2**20
+#: A longer name or id is not read: each is kept, logged and looked up, and brokers take 255 bytes of them at most.
+MAX_NAME_LENGTH = 512
+#: Counts in headers go no further: every broker, and every language, has integers up to that.
+MAX_COUNT = 2**31 - 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wire:

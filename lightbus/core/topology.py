@@ -12,12 +12,13 @@ Pure: drivers carry a `Topology` out. The names are part of the wire contract (d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from .errors import DeclarationError
-from .message import Route
+from .message import MAX_NAME_LENGTH, Route
 
 EVENTS_EXCHANGE = "lightbus.events"
 DEAD_LETTER_QUEUE = "lightbus.dead"
@@ -132,6 +133,19 @@ def reply_queue(app: str, token: str) -> Queue:
         name=f"lightbus.reply.{app}.{token}", durable=False, exclusive=True, auto_delete=True,
         expires_seconds=REPLY_QUEUE_EXPIRES_SECONDS,
     )  # fmt: skip
+
+
+#: What answers may be sent to: queues of ours, those that RabbitMQ named (`amq.gen-...`, `amq.rabbitmq.reply-to...`;
+#: no client can make one), and those named by a uuid, as Celery's are.
+_REPLY_QUEUE = re.compile(r"lightbus\.reply\..+|amq\..+|[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
+
+
+def is_reply_queue(name: object) -> bool:
+    """Whether `name`, which a message asks for, can only be a queue for answers.
+
+    Whoever may write to one queue must not have a worker write for them into the work queue of somebody else.
+    """
+    return isinstance(name, str) and len(name) <= MAX_NAME_LENGTH and _REPLY_QUEUE.fullmatch(name) is not None
 
 
 def dead_letter_queue(name: str = DEAD_LETTER_QUEUE) -> Queue:

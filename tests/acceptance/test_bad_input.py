@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -11,17 +12,23 @@ from typing import Any
 
 import pytest
 
-from lightbus.compat.protocol import TaskMessage, encode_task
+from lightbus import open_result_backend
+from lightbus.compat.protocol import TaskMessage, encode_task, is_name
 from lightbus.core.codec import encode_call, encode_event
+from lightbus.core.errors import ConnectionLost
 from lightbus.core.message import CallMessage, EventMessage, Origin, Route, Wire
 from lightbus.core.topology import Queue, Topology
+from tests import hostile
+from tests.acceptance.raw import raw
 from tests.acceptance.shop import (
     BROKERS,
     DEAD_QUEUE,
     LIGHTBUS_QUEUE,
     LIGHTBUS_READY,
+    Ledger,
     Program,
     Stage,
+    WaitedInVain,
     broker,
     stage_on,
     wait_for,
@@ -31,7 +38,7 @@ from tests.processes import children
 
 SECONDS = 20.0
 CASE = "case"  #: header that names the case, so that its dead letter is found again
-ANSWERS = "answers"
+ANSWERS = "lightbus.reply.test.answers"
 TASK, EVENT, CALL = "shop.tasks.resize_image", "shop.orders.placed", "support.tickets.of_order"
 CALL_QUEUE, EVENT_QUEUE = "lightbus.rpc.support.tickets.v1", "support.on.keep_order"
 
@@ -213,3 +220,129 @@ def test_a_call_that_cannot_be_read_is_parked_a_wrong_one_answered_and_the_next_
         wire.message_id: "rejected" for wire in wrong.values()
     }
     assert serving.pids() == before
+
+
+# Hostile ones of every kind, as other clients could write them
+
+#: Of a worker's process, whatever came in: it needs some 60 MiB itself, and JSON of 16 MiB takes a multiple.
+PEAK_BYTES = 320 * 2**20
+ROOM_SECONDS = 100.0
+
+
+@dataclasses.dataclass
+class Kept:
+    """What became of the messages so far."""
+
+    parked: dict[str, Wire] = dataclasses.field(default_factory=dict)  #: by case
+    bare: list[Wire] = dataclasses.field(default_factory=list)  #: parked without their headers
+    forwarded: set[str] = dataclasses.field(default_factory=set)  #: cases that went to Celery
+    states: dict[str, str] = dataclasses.field(default_factory=dict)  #: results by the id of the task
+    answered: set[str] = dataclasses.field(default_factory=set)  #: ids of calls
+
+    def look(self, serving: Serving) -> None:
+        for wire in self._all(serving, DEAD_QUEUE):
+            if hostile.CASE in wire.headers:
+                self.parked[str(wire.headers[hostile.CASE])] = wire
+            else:
+                self.bare.append(wire)
+        self.forwarded |= {str(wire.headers.get(hostile.CASE)) for wire in self._all(serving, "shop")}
+        for wire in self._all(serving, hostile.REPLIES):
+            found = json.loads(wire.body)
+            if "lightbus_kind" in wire.headers:
+                self.answered.add(wire.correlation_id)
+            else:
+                self.states[found["task_id"]] = found["status"]
+
+    @staticmethod
+    def _all(serving: Serving, queue: str) -> Iterator[Wire]:
+        transport = serving.stage.transport
+        # What a lost connection hands out again is the same once more.
+        with contextlib.suppress(ConnectionLost):
+            while transport.message_count(queue) and (delivery := transport.get(queue)) is not None:
+                yield delivery.wire
+                delivery.ack()
+
+
+@pytest.mark.parametrize(
+    "serving",
+    [pytest.param(kind, marks=pytest.mark.xdist_group(f"bad-{kind}")) for kind in ("amqp", "redis")],
+    indirect=True,
+)
+def test_every_hostile_message_is_run_or_parked_within_bounded_memory_and_the_good_one_behind_each_is_handled(
+    serving: Serving,
+) -> None:
+    url, before = serving.stage.broker, serving.pids()
+    serving.stage.transport.declare(Topology(queues=(Queue(name=hostile.REPLIES), Queue(name="shop"))))
+    sender, kept = raw(url), Kept()
+    results = open_result_backend(url) if url.startswith("redis") else None
+    kinds = (
+        ("task", LIGHTBUS_QUEUE, [*hostile.tasks(), *hostile.drawn("task", 20)], hostile.task),
+        ("event", hostile.EVENT_QUEUE, [*hostile.events(), *hostile.drawn("event", 10)], hostile.event),
+        ("call", hostile.CALL_QUEUE, [*hostile.calls(), *hostile.drawn("call", 10)], hostile.call),
+    )
+    sent: dict[str, tuple[str, hostile.Hostile]] = {}
+    good: dict[str, list[int]] = {}
+    for kind, queue, cases, make in kinds:
+        # Of the table of headers and values a ninth, to save time: the endpoints' tests have all of it.
+        chosen = [one for one in cases if sender.takes(one) and ("header " not in one.name or one.number % 9 == 0)]
+        for number, case in enumerate(chosen, start=5_000_000):
+            case = dataclasses.replace(case, headers={**case.headers, hostile.CASE: f"{kind}: {case.name}"})
+            sender.send(case, queue)
+            sender.send(hostile.as_case(make(number)), queue)
+            sent[f"{kind}: {case.name}"] = kind, case
+            good.setdefault(kind, []).append(number)
+
+    def handled(kind: str, case: hostile.Hostile, ledger: Ledger) -> bool:
+        if kind == "event":
+            return bool(ledger.heard["keep_order", case.number + hostile.FIRST_ORDER])
+        if kind == "call":
+            return str(case.headers.get("cloudEvents_id")) in kept.answered
+        task_id = str(case.headers.get("id"))
+        if task_id in ledger.runs or task_id in kept.states:
+            return True
+        return results is not None and bool(task_id) and results.fetch(task_id) is not None
+
+    def left() -> list[str]:
+        kept.look(serving)
+        ledger = serving.stage.ledger
+        waiting = [f"good task {n}" for n in good["task"] if f"hostile-{n}" not in ledger.runs]
+        waiting += [f"good event {n}" for n in good["event"] if not ledger.heard["keep_order", n]]
+        waiting += [f"good call {n}" for n in good["call"] if f"call-{n}" not in kept.answered]
+        waiting += [
+            name
+            for name, (kind, case) in sent.items()
+            if name not in kept.parked and name not in kept.forwarded and not handled(kind, case, ledger)
+        ]
+        return waiting[:20] if len(waiting) > len(kept.bare) else []
+
+    last: list[str] = []
+
+    def done() -> bool:
+        time.sleep(0.2)  # looking costs much, and the worker has to get on
+        last[:] = left()
+        return not last
+
+    try:
+        wait_for(done, ROOM_SECONDS, "every message", serving.stage.all_logs)
+    except WaitedInVain as error:
+        raise AssertionError(f"neither run nor parked: {last}") from error
+    for name, wire in kept.parked.items():
+        kind, case = sent[name]
+        assert wire.headers["lightbus_dead_reason"] in case.outcomes, (name, wire.headers["lightbus_dead_error"])
+        task_id = case.headers.get("id")
+        if kind == "task" and is_name(task_id) and is_name(case.headers.get("task")) and case.reads_reply_to:
+            stored = results.fetch(str(task_id)) if results is not None else None
+            status = json.loads(stored)["status"] if stored else kept.states.get(str(task_id))
+            assert status == "FAILURE", (name, wire.headers["lightbus_dead_error"])
+    for name, (_kind, case) in sent.items():
+        assert hostile.RUN in case.outcomes or name in kept.parked, f"{name} was not parked"
+    assert {wire.headers["lightbus_dead_reason"] for wire in kept.bare} <= {"unwritable"}
+    assert serving.pids() == before
+    assert {pid: peak for pid in before if (peak := peak_bytes(pid)) > PEAK_BYTES} == {}
+    sender.close()
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process has had at once. Linux."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024

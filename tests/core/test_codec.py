@@ -130,7 +130,7 @@ def test_hostile_headers_raise_nothing_but_decode_errors(
         body=body,
         headers={**(base.headers if keep else {}), **headers},
         content_type=base.content_type if keep else content_type,
-        reply_to="somewhere",
+        reply_to="lightbus.reply.test.1",
     )
     kind_of(wire)
     for decode in (decode_event, decode_call, decode_reply):

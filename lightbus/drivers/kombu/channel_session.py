@@ -34,6 +34,10 @@ from ...ports import Capabilities
 from .session import Taken
 from .wire import properties_of, wire_of
 
+#: kombu inflates a body whole as soon as its message is made, whatever that takes, unless there are errors with it. The
+#: body is wanted as it came: who reads it does so up to a limit, and a copy of it keeps its header `compression`.
+_AS_IT_CAME = ("not inflated",)
+
 #: How soon a settlement is carried out where the transport cannot be woken.
 UNWOKEN_WAIT_SECONDS = 0.1
 
@@ -96,6 +100,8 @@ class ChannelSession:
         self._connection = connection
         self._where = where
         self._channel: Any = connection.channel()
+        if (made := getattr(self._channel, "Message", None)) is not None:
+            self._channel.Message = type("AsItCame", (made,), {"errors": _AS_IT_CAME})
         # Stable for threads that call `wake` while another closes the connection
         self._wake: Callable[[], None] | None = getattr(connection.transport, "wake", None)
         self._can_delay = "delay_seconds" in inspect.signature(self._channel.basic_publish).parameters

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import amqp
 from amqp.protocol import queue_declare_ok_t
-from kombu.message import Message
+from kombu.message import Message as KombuMessage
 from kombu.transport import base
 
 from ...core.rate import Turn
@@ -44,11 +44,13 @@ class Consumer:
     tag: str
     queue: str
     no_ack: bool
-    callback: Callable[[Message], object]
+    callback: Callable[[KombuMessage], object]
 
 
 class Channel(base.StdChannel):
     """What kombu's producers and consumers talk to."""
+
+    Message: type[KombuMessage] = KombuMessage  #: what deliveries are made as
 
     def __init__(self, transport: Transport, store: Store, channel_id: int) -> None:
         self.connection: Transport | None = transport
@@ -241,7 +243,7 @@ class Channel(base.StdChannel):
         self,
         queue: str,
         no_ack: bool = False,
-        callback: Callable[[Message], object] | None = None,
+        callback: Callable[[KombuMessage], object] | None = None,
         consumer_tag: str = "",
         nowait: bool = False,
         arguments: Mapping[str, object] | None = None,
@@ -276,7 +278,7 @@ class Channel(base.StdChannel):
         if session is not None:
             self._store.sessions.remove_consumer(session, f"{self.channel_id}.{consumer_tag}")
 
-    def basic_get(self, queue: str, no_ack: bool = False, accept: object = None) -> Message | None:
+    def basic_get(self, queue: str, no_ack: bool = False, accept: object = None) -> KombuMessage | None:
         """One waiting message, or None."""
         with _amqp_errors():
             session = self._transport.session()
@@ -324,13 +326,13 @@ class Channel(base.StdChannel):
             self._consumers[consumer.tag] = self._consumers.pop(consumer.tag)
         return consumer
 
-    def _hand_out(self, leased: Leased, consumer_tag: str | None, *, no_ack: bool) -> Message:
+    def _hand_out(self, leased: Leased, consumer_tag: str | None, *, no_ack: bool) -> KombuMessage:
         tag = next(self._tags)
         if not no_ack:
             self._unacked[tag] = leased.id
-        return envelope.to_message(leased, self, tag, consumer_tag)
+        return envelope.to_message(leased, self, tag, consumer_tag, self.Message)
 
-    def message_to_python(self, raw_message: Message) -> Message:
+    def message_to_python(self, raw_message: KombuMessage) -> KombuMessage:
         return raw_message
 
     # -- settling

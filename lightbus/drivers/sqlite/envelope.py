@@ -43,7 +43,13 @@ def to_envelope(message: dict[str, Any], exchange: str, routing_key: str, delay_
     )
 
 
-def to_message(leased: Leased, channel: object, delivery_tag: int, consumer_tag: str | None = None) -> Message:
+def to_message(
+    leased: Leased,
+    channel: object,
+    delivery_tag: int,
+    consumer_tag: str | None = None,
+    made_as: type[Message] = Message,
+) -> Message:
     """The kombu message for a leased row."""
     kind, encoding, headers, properties, exchange, routing_key = json.loads(leased.content, object_hook=_revive)
     delivery_info = {
@@ -55,7 +61,7 @@ def to_message(leased: Leased, channel: object, delivery_tag: int, consumer_tag:
         "routing_key": routing_key,
         "queue": leased.queue,
     }
-    return Message(
+    return made_as(
         body=leased.body,
         channel=channel,
         delivery_tag=delivery_tag,
