@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ def mypy(path: Path) -> dict[int, str]:
     done = subprocess.run(
         [*command, "--config-file=", f"--cache-dir={ROOT / '.mypy_cache' / 'typing'}", str(path)],
         cwd=ROOT, capture_output=True, text=True, timeout=250, check=False,
+        env={**os.environ, "MYPYPATH": str(ROOT / "scheduler")},
     )  # fmt: skip
     assert done.returncode in (0, 1), done.stdout + done.stderr
     found = re.findall(r"^(.*?):(\d+): error: (.*)$", done.stdout, re.MULTILINE)
