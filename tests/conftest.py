@@ -32,8 +32,14 @@ IMPORTS = {
 }
 
 
-# How long an example takes says something of the machine, and nothing of the code.
-hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# How long an example takes says something of the machine, and nothing of the code. The same examples in each run, so
+# that a failure belongs to a change; LIGHTBUS_TEST_RANDOM=1 draws others.
+hypothesis.settings.register_profile(
+    "suite",
+    deadline=None,
+    derandomize=not os.environ.get("LIGHTBUS_TEST_RANDOM"),
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("suite")
 
 
