@@ -1,8 +1,8 @@
 """Celery's tasks on Lightbus: `from lightbus.compat import task` in place of `from celery import shared_task`.
 
 Names, message format, results and the meaning of options are Celery's, so that a project can move one task at a time
-while Celery workers run the others. Remote control is not here yet: what is missing is an AttributeError or ImportError,
-not a silent difference.
+while Celery workers run the others. Remote control is not here yet: what is missing is an AttributeError or
+ImportError, not a silent difference.
 """
 
 from . import states
