@@ -224,8 +224,8 @@ def test_a_call_that_cannot_be_read_is_parked_a_wrong_one_answered_and_the_next_
 
 # Hostile ones of every kind, as other clients could write them
 
-#: Of a worker's process, whatever came in: it needs some 60 MiB itself, and JSON of 16 MiB takes a multiple, twice where
-#: two are read at a time. The bombs are of 400 MB.
+#: Of a worker's process, whatever came in: it needs some 60 MiB itself, and JSON of 16 MiB takes a multiple. The bombs
+#: are of 400 MB.
 PEAK_BYTES = 450 * 2**20
 ROOM_SECONDS = 100.0
 
