@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 
 from lightbus import Api, ApiError, Bus, Event, RetryPolicy, rpc
+from lightbus.testing import harness
 
 
 class Tickets(Api, name="support.tickets", version="1.0"):
@@ -64,3 +65,13 @@ async def use_async() -> None:
     status: str = await bus.client(Tickets).status.aio(id=1)
     sizes: dict[str, int] = await bus.call_async(Tickets.sizes, of=[status], limit=1)
     print(sizes)
+
+
+def in_a_test() -> None:
+    with harness(bus) as t:
+        t.assert_fired(Tickets.created, id=1)
+        t.times(2).simulate(Tickets.created, id=1, email="a@b.c")
+        t.assert_called(Tickets.status, id=1)
+        t.partial().assert_fired(Tickets.created)
+        status: str = t.simulate(Tickets.status, id=1)
+        t.stub(Tickets.status, returns=status)

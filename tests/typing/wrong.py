@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lightbus import Api, Bus, Event, rpc
+from lightbus.testing import harness
 
 
 class Tickets(Api, name="support.tickets", version="1.0"):
@@ -74,3 +75,12 @@ def thank(event: Tickets.created) -> None:
     print(event.mail)  # WRONG a field that is not there
     print(event.id.upper())  # WRONG the field is a number
     event.id = 2  # WRONG an event does not change
+
+
+with harness(bus) as t:
+    t.assert_fired(Tickets.created, id="1")  # WRONG a type
+    t.assert_fired(Tickets.created, mail="")  # WRONG a field that is not there
+    t.simulate(Tickets.created, id="1")  # WRONG a type
+    t.assert_called(Tickets.status, reader="")  # WRONG an argument that is not there
+    t.simulate(Tickets.status, id=1) + 1  # WRONG the result is text
+    t.stub(Tickets.status, returns=1)  # WRONG the result is text
