@@ -183,5 +183,6 @@ def test_a_clock_that_jumps_takes_no_message_from_its_handler_and_stops_no_worke
         wait_for(lambda: len(worker.ended) == 19, 30, "those after the jump")
         worker.let_go.set()
         wait_for(lambda: len(worker.ended) == 20, 30, "the one that ran while the clock jumped")
-    # Each once; one may be flagged, because a process hands back what waits behind a long handler.
     assert sorted(number for number, _ in worker.begun) == list(range(20))
+    # A process hands back what waits behind a long handler, which RabbitMQ cannot do without the flag.
+    assert not worker.bus.transport.capabilities.releases or not any(flagged for _, flagged in worker.begun)
