@@ -56,8 +56,11 @@ class Life:
             self._life.gone()
 
 
-def begin(app: discovery.LoadedApp, options: Mapping[str, object]) -> Life:
+def begin(app: discovery.LoadedApp, options: Mapping[str, object], hostname: str) -> Life:
     """The life of a worker for `app`, which is loaded; receivers are told that it begins, and may change its settings.
+
+    Args:
+        hostname: the node's name; "" for the usual one.
 
     Raises:
         ConfigError: the changed settings cannot work.
@@ -69,7 +72,7 @@ def begin(app: discovery.LoadedApp, options: Mapping[str, object]) -> Life:
 
     celery_app = app.celery_apps[0] if app.celery_apps else None
     told = celery_app or app.task_app
-    life = WorkerLife(Node(node_name(), told), getattr(told, "conf", app.task_app.settings))
+    life = WorkerLife(Node(node_name(hostname), told), getattr(told, "conf", app.task_app.settings))
     if life.begins(options) and celery_app is not None:
         discovery.read_settings(app, celery_app)
     return Life(life)

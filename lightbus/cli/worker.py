@@ -94,7 +94,8 @@ def worker(
     with monitored(supervision.http) as monitoring:
         app = discovery.required(apps, url)
         _adopt(app, _names(tasks), selection.wanted)
-        life = lives.begin(app, {"loglevel": loglevel, "queues": selection.wanted, "concurrency": processes})
+        told = {"loglevel": loglevel, "queues": selection.wanted, "concurrency": processes}
+        life = lives.begin(app, told, selection.hostname)
         life.set_up_logging(loglevel, log_handler)
         buses, wanted = _prepared(app, selection)
         if flags.task_events and app.task_app is not None:

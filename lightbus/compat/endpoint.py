@@ -104,7 +104,8 @@ class TaskEndpoint:
         """See `Rated`: by task."""
         if self._app.settings.disable_rate_limits:
             return {}
-        return {name: rate_from(task.setting("rate_limit")) for name, task in self._app.tasks.items()}
+        tasks = {**self._app.adopted, **self._app.tasks}
+        return {name: rate_from(task.setting("rate_limit")) for name, task in tasks.items()}
 
     def rate_name(self, delivery: Delivery) -> str | None:
         """See `Rated`. What is too early or too late takes no turn, as in Celery."""
@@ -116,7 +117,7 @@ class TaskEndpoint:
             message = decode_task(delivery.wire)
         except DecodeError:
             return None
-        zone, now = self._app.settings.zone, time.time()
+        zone, now = self._app.settings.zone, self._now()
         if message.expires is not None and moment(message.expires, zone) < now:
             return None
         if message.eta is not None and moment(message.eta, zone) > now:

@@ -19,6 +19,15 @@ from tests.cli.conftest import Project
 
 PROJECT = """
 from lightbus.compat import Settings, default_app, task
+from lightbus.compat.signals import celeryd_init
+
+nodes = []
+
+
+@celeryd_init.connect
+def began(sender, **_):
+    nodes.append(sender)
+
 
 default_app().configure(Settings(broker_url="memory://"))
 
@@ -171,7 +180,7 @@ def test_a_threads_pool_with_a_name_and_a_log_file_works(project: Project, prefi
     worker.wait_for_log("lightbus worker ready pids=")
     sent = project.run("send", "jobs.who", "--wait", "-A", "jobs")
     assert sent.code == 0, sent.err
-    assert sent.out.split() == ['["w1@here",', '"lightbus-slot"]']
+    assert sent.out.split() == ['["w1@here",', '"lightbus-slot",', '"w1@here"]']
     log = (project.folder / "w1.log").read_text()
     assert "--without-mingle: workers do not talk to each other" in log
 
@@ -179,11 +188,20 @@ def test_a_threads_pool_with_a_name_and_a_log_file_works(project: Project, prefi
 JOBS = """
 import threading
 from lightbus.compat import Settings, default_app, task
+from lightbus.compat.signals import celeryd_init
+
+nodes = []
+
+
+@celeryd_init.connect
+def began(sender, **_):
+    nodes.append(sender)
+
 
 default_app().configure(Settings(result_backend="rpc://"))
 
 
 @task(bind=True)
 def who(self):
-    return [self.request.hostname, threading.current_thread().name.rpartition("-")[0]]
+    return [self.request.hostname, threading.current_thread().name.rpartition("-")[0], *nodes]
 """

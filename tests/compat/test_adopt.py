@@ -17,7 +17,9 @@ from celery.app.trace import reset_worker_optimizations
 
 from lightbus.compat import Settings, TaskApp
 from lightbus.compat.bridge import adopt
+from lightbus.compat.endpoint import TaskEndpoint
 from lightbus.core.errors import ConfigError
+from lightbus.core.rate import Rate
 from lightbus.drivers.memory import MemoryTransport
 from tests.processes import ROOT, Processes
 
@@ -158,3 +160,10 @@ def test_adoption_says_nothing_of_where_messages_are_sent() -> None:
     assert app.find("proj.resize") is not None
     assert not app.serves("proj.resize")
     assert "proj.resize" not in app.tasks
+
+
+def test_an_adopted_task_keeps_its_rate() -> None:
+    app, celery_app = adopting(rate_limit="10/m")
+    adopt(app, celery_app, ["proj.resize"])
+
+    assert TaskEndpoint(app).rates() == {"proj.resize": Rate.parse("10/m")}

@@ -29,8 +29,8 @@ from ..task import Task
 #: Options of a task that say how it is run and sent. A Celery task has read its app's settings into them.
 _OPTIONS = (
     "acks_late", "acks_on_failure", "ignore_result", "store_errors_even_if_ignored", "track_started", "time_limit",
-    "soft_time_limit", "throws", "queue", "priority", "expires", "max_retries", "default_retry_delay", "send_events",
-    "resultrepr_maxsize",
+    "soft_time_limit", "rate_limit", "throws", "queue", "priority", "expires", "max_retries", "default_retry_delay",
+    "send_events", "resultrepr_maxsize",
 )  # fmt: skip
 _STRATEGY, _REQUEST = CeleryTask.Strategy, CeleryTask.Request
 
