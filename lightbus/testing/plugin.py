@@ -19,7 +19,7 @@ def bus_test() -> Iterator[Callable[..., Harness]]:
 
     with ExitStack() as stack:
 
-        def start(*apps: Any, raises: bool = True) -> Harness:
-            return stack.enter_context(harness(*apps, raises=raises))
+        def start(*apps: Any, raises: bool = True, url: str = "") -> Harness:
+            return stack.enter_context(harness(*apps, raises=raises, url=url))
 
         yield start

@@ -1,4 +1,4 @@
-"""What a test of apps plays on: one in-memory broker, the apps connected to it, and a clock that the test moves."""
+"""What a test of apps plays on: one broker, the apps connected to it, and a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -12,15 +12,12 @@ from typing import Any, Protocol, runtime_checkable
 from ..bus import Bus
 from ..core.api import Event, Rpc
 from ..core.codec import decode_call, encode_event, encode_reply, kind_of
-from ..core.errors import ApiError, RemoteError
+from ..core.errors import RemoteError
 from ..core.matching import key_matches
-from ..core.message import EventMessage, Origin, ReplyMessage, Route, Wire
+from ..core.message import EventMessage, Origin, Route, Wire
 from ..core.outcome import Ack
-from ..core.schema import CallSchema, Problem, encode_problem, problem_of_declared
 from ..core.schema import encode_event as encode_payload
-from ..core.topology import event_route, rpc_queue
-from ..drivers.memory import MemoryTransport
-from ..drivers.memory_broker import MemoryBroker
+from ..core.topology import Topology, event_route, rpc_queue
 from ..endpoint import Endpoint
 from ..listeners import spec_of
 from ..middleware import Middleware
@@ -29,6 +26,7 @@ from ..worker.settle import Settler
 from .assertions import Sent, sent_of
 from .references import HasReference, TaskReference
 from .running import Handled, handle
+from .stub import Stub
 from .wiretap import Clock, Faults, Wiretap
 
 ROUNDING_SECONDS = 0.001  #: what is delayed by 60 s comes when 60 s have passed, though a moment on the wire is rounded
@@ -75,14 +73,6 @@ class Modifiers:
 
 
 @dataclass(frozen=True, slots=True)
-class Stub:
-    """Answers a call in place of its owner."""
-
-    schema: CallSchema
-    function: Callable[..., object]
-
-
-@dataclass(frozen=True, slots=True)
 class _Place:
     """A queue of an app under test, and who answers it."""
 
@@ -125,10 +115,11 @@ class Stage:
     """See the head of this module.
 
     Args:
+        broker: where the messages wait; it is closed with the stage.
         raises: raise what handlers raised; otherwise it is only in `handled`.
     """
 
-    def __init__(self, apps: Sequence[AppUnderTest], *, raises: bool) -> None:
+    def __init__(self, apps: Sequence[AppUnderTest], broker: Transport, *, raises: bool) -> None:
         self.sent: list[Sent] = []
         self.handled: list[Handled] = []
         self.stubs: dict[str, Stub] = {}
@@ -136,7 +127,8 @@ class Stage:
         self.faults = Faults()
         self._apps = tuple(apps)
         self._raises = raises
-        self._broker = MemoryTransport(MemoryBroker())
+        self._broker = broker
+        self._declared: set[str] = set()
         self._copies = Wiretap(self._broker, self.clock)
         self._taps = [Wiretap(self._broker, self.clock, _Watcher(self, app.name), self.faults) for app in self._apps]
         self._settlers = [Settler(self._copies, app.dead_letter_queue) for app in self._apps]
@@ -152,6 +144,9 @@ class Stage:
 
     def close(self) -> None:
         self._stack.close()
+        if self._broker.capabilities.persistent:
+            for queue in self._declared:
+                self._broker.delete(queue)
         self._broker.close()
 
     # -- incoming ----------------------------------------------------------------------------------------------------
@@ -217,7 +212,7 @@ class Stage:
     def _incoming(self, wire: Wire, queue: str, said: Modifiers) -> Delivery:
         def settle(settlement: Settlement) -> None:
             if settlement is not Settlement.ACK:
-                self._broker.publish(wire, Route("", queue))
+                self._broker.publish(wire, Route("", queue)).result()
 
         return Delivery(replace(wire, headers=dict(wire.headers)), queue, said.redelivered, settle)
 
@@ -283,17 +278,7 @@ class Stage:
         stub = self.stubs.get(call.name)
         if stub is None:
             return False
-        try:
-            result = stub.function(**stub.schema.decode_arguments(call.payload))
-            reply = ReplyMessage(call_id=call.origin.id, payload=stub.schema.encode_result(result), failed=False)
-        except Exception as error:  # noqa: BLE001 - what a stub raises is what its owner would have raised
-            kind = type(error).__name__
-            declared = isinstance(error, ApiError) and kind in stub.schema.rpc.errors
-            problem = (
-                problem_of_declared(error) if declared and isinstance(error, ApiError)
-                else Problem(type=f"error:{kind}", title=kind, detail=f"{kind}: {error}")
-            )  # fmt: skip
-            reply = ReplyMessage(call_id=call.origin.id, payload=encode_problem(problem), failed=True)
+        reply = stub.reply_to(call)
         self._broker.publish(encode_reply(reply), Route("", call.reply_to))
         return True
 
@@ -303,11 +288,24 @@ class Stage:
         """All queues of the apps, which stand from now on: an app may have got listeners since."""
         places: list[_Place] = []
         for app, settler in zip(self._apps, self._settlers, strict=True):
-            self._broker.declare(settler.topology())
+            self._declare(settler.topology())
             for endpoint in app.endpoints():
-                self._broker.declare(endpoint.topology())
+                self._declare(endpoint.topology())
                 places += [_Place(app, endpoint, queue) for queue in endpoint.queues()]
         return places
+
+    def _declare(self, topology: Topology) -> None:
+        names = {queue.name for queue in topology.queues}
+        if names <= self._declared:
+            return
+        for name in sorted(names - self._declared):
+            if self._broker.message_count(name) is not None:
+                raise AssertionError(
+                    f"the broker has a queue {name!r} already, and a test would handle what is in it and delete it: "
+                    "take a virtual host or a database for tests alone, or delete what an interrupted test left"
+                )
+        self._broker.declare(topology)
+        self._declared |= names
 
     def _next(self) -> tuple[_Place, Delivery] | None:
         for place in self._places():

@@ -1,4 +1,4 @@
-"""Tests of apps on the bus, without a broker, a thread or a wait: assert that a message was sent, simulate one coming.
+"""Tests of apps on the bus, without a server, a thread or a wait: assert that a message was sent, simulate one coming.
 
     with harness(bus) as t:
         create_ticket(title="Broken")                        # the code under test
@@ -22,10 +22,14 @@ from ..core.api import Event, Rpc
 from ..core.outcome import DeadLetter
 from ..core.schema import CallSchema
 from ..core.topology import check_name
+from ..drivers import open_transport
+from ..drivers.memory import MemoryTransport
+from ..drivers.memory_broker import MemoryBroker
 from .assertions import Expected, Sent
 from .references import HasReference, name_of, reference_of
 from .running import Handled
-from .stage import AppUnderTest, Modifiers, Stage, Stub
+from .stage import AppUnderTest, Modifiers, Stage
+from .stub import Stub
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -232,13 +236,19 @@ class Harness(Verbs):
 
 
 @contextmanager
-def harness(*apps: AppUnderTest, raises: bool = True) -> Iterator[Harness]:
+def harness(*apps: AppUnderTest, raises: bool = True, url: str = "") -> Iterator[Harness]:
     """Put buses under test: within the block they share an in-memory broker in place of their own.
 
     Args:
         raises: raise from `simulate`, `settle` and `advance` what a handler raised. False: look at `handled`, `parked`.
+        url: a real broker in place of the one in memory, for tests alone: the queues of the apps are made there, and
+            deleted in the end.
+
+    Raises:
+        AssertionError: a queue of the apps stands on that broker already; nothing was touched.
+        TransportError: that broker cannot be reached.
     """
-    stage = Stage(apps, raises=raises)
+    stage = Stage(apps, open_transport(url) if url else MemoryTransport(MemoryBroker()), raises=raises)
     try:
         stage.open()
         yield Harness(stage, Modifiers())

@@ -1,4 +1,4 @@
-"""The transport of a bus under test: an in-memory broker; messages are noted, delayed by a virtual clock, or lost."""
+"""The transport of a bus under test: messages to a broker are noted, delayed by a virtual clock, or lost."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import Protocol
 from ..core.errors import BrokerUnreachable, NotConfirmed
 from ..core.message import Route, Wire
 from ..core.topology import Queue, Topology
-from ..drivers.memory import MemoryTransport
-from ..ports import Capabilities, Consumer, Delivery
+from ..ports import Capabilities, Consumer, Delivery, Transport
 
 
 class Watcher(Protocol):
@@ -45,11 +44,11 @@ class Wiretap:
     """One app's connection to the broker of a test; see `ports.Transport`.
 
     Args:
-        inner: the in-memory broker, shared by all apps of the test.
+        inner: the broker, shared by all apps of the test.
     """
 
     def __init__(
-        self, inner: MemoryTransport, clock: Clock, watcher: Watcher | None = None, faults: Faults | None = None
+        self, inner: Transport, clock: Clock, watcher: Watcher | None = None, faults: Faults | None = None
     ) -> None:  # fmt: skip
         self._inner = inner
         self._clock = clock
@@ -79,7 +78,8 @@ class Wiretap:
             future.set_result(None)
         else:
             future = self._inner.publish(wire, route, mandatory=mandatory)
-            if self._watcher is not None and future.exception() is None:
+            # Waited for here, so that whoever looks into the queues next finds it there, on any broker.
+            if future.exception() is None and self._watcher is not None:
                 self._watcher.after(wire, route)
         if self._faults.lost_confirms and future.exception() is None:
             self._faults.lost_confirms -= 1
@@ -95,7 +95,7 @@ class Wiretap:
         """Let the delayed messages arrive that are due now."""
         while self._later and self._later[0][0] <= self._clock.passed_seconds:
             _, _, wire, route = heapq.heappop(self._later)
-            self._inner.publish(wire, route)
+            self._inner.publish(wire, route).result()
 
     def consume(self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int) -> Consumer:
         self._check_up()

@@ -6,10 +6,13 @@ import asyncio
 import inspect
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from lightbus import BadArguments, BrokerUnreachable, Bus, Event, NotConfirmed, NotServed, RemoteError
+from lightbus.core.message import Route, Wire
+from lightbus.drivers import open_transport
 from lightbus.testing import Harness, harness
 from lightbus.testing.verbs import Verbs
 from tests.testing.apps import Orders, Shop, Support, Tickets
@@ -25,9 +28,12 @@ def support() -> Support:
     return Support()
 
 
-@pytest.fixture
-def t(shop: Shop, support: Support) -> Iterator[Harness]:
-    with harness(shop.bus, support.bus) as started:
+@pytest.fixture(params=["memory", "amqp", "redis", "sqlite"])
+def t(request: pytest.FixtureRequest, shop: Shop, support: Support) -> Iterator[Harness]:
+    """The same tests, whatever the broker."""
+    fixture = {"amqp": "amqp_vhost_url", "redis": "redis_url", "sqlite": "sqlite_url"}.get(request.param)
+    url = request.getfixturevalue(fixture) if fixture else ""
+    with harness(shop.bus, support.bus, url=url) as started:
         yield started
 
 
@@ -289,3 +295,23 @@ def test_the_bus_has_its_own_broker_again_afterwards(shop: Shop) -> None:
     with pytest.raises(BrokerUnreachable):
         shop.ask(1)
     shop.bus.close()
+
+
+def test_queues_of_others_on_a_real_broker_are_not_touched_and_ours_are_gone(broker_url: str, shop: Shop) -> None:
+    with harness(shop.bus, Support().bus, url=broker_url):
+        shop.place(7, "a@b.c")
+    support = Support()
+    with harness(shop.bus, support.bus, url=broker_url) as again:
+        again.settle()
+        assert again.handled == ()  # what the first test left behind went with its queues
+    with closing(open_transport(broker_url)) as theirs:
+        endpoint = next(one for one in support.bus.endpoints() if one.kind == "event")
+        theirs.declare(endpoint.topology())
+        queue = next(iter(endpoint.queues()))
+        theirs.publish(Wire(body=b"theirs"), Route("", queue)).result(10)
+
+        refusal = pytest.raises(AssertionError, match=r"has a queue 'support.on.*' already.*for tests alone")
+        with refusal, harness(support.bus, url=broker_url):
+            pass
+
+        assert theirs.message_count(queue) == 1
