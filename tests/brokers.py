@@ -248,6 +248,9 @@ class RabbitMQ(Server):
             "log.console.level = info\n"
             "log.file = false\n"
         )
+        # A node that was killed while it handed a delayed message on tries again after this long; its default of
+        # three minutes is longer than a test waits.
+        (folder / "advanced.config").write_text("[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 2000}]}].\n")
 
     @property
     def url(self) -> str:

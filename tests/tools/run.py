@@ -17,10 +17,10 @@ sys.path.insert(0, str(ROOT))
 from tests.brokers import how_to_get, missing_packages  # noqa: E402  (the path comes first)
 
 POLICY = Path("/usr/sbin/policy-rc.d")
-# Two workers: most of the tests wait for a broker and not for the processor. Any worker may take any
-# test, because each has its own virtual host, database or file; only those that measure the machine
+# Four workers, also on two cores: most of the tests wait for a broker and not for the processor. Any worker may take
+# any test, because each has its own virtual host, database or file; only those that measure the machine
 # share a group (`pytest.mark.xdist_group`) and so run one after the other.
-PYTEST = ["-n", "2", "--dist", "loadgroup", "--durations", "10"]
+PYTEST = ["-n", "4", "--dist", "loadgroup", "--durations", "10"]
 
 
 def apt_get_install(packages: list[str]) -> None:
