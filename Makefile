@@ -11,7 +11,7 @@ help: ## Show these commands (the default)
 	@echo "make soak    random faults for 3 minutes, with a ledger   ARGS='--seed 7 --seconds 60 --broker amqp|redis|sqlite'"
 	@echo "make demo    the shop example, start to end                    BROKER=sqlite (default), a name or a URL"
 	@echo "make lint    ruff: mistakes and format"
-	@echo "make types   mypy --strict; pyright and AsyncAPI's parser, which need npm"
+	@echo "make types   mypy --strict"
 	@echo "make bench   speed and weight beside Celery, Dramatiq, Huey and py-amqp    ARGS=--quick for a first look"
 	@echo "make clean   remove what these commands made"
 
@@ -30,7 +30,6 @@ lint: .venv-dev/ready
 
 types: .venv-dev/ready
 	@.venv-dev/bin/mypy
-	@.venv-dev/bin/python -m pytest -q tests/typing/check_pyright.py tests/contracts/check_asyncapi.py
 
 bench: .venv-bench/ready
 	@.venv-bench/bin/python benchmarks/run.py $(ARGS)

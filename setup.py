@@ -39,7 +39,7 @@ TEST = [
     "pytest-xdist>=3.6",
     "tzdata",
 ]
-DEV = [*TEST, "build>=1.2", "pyright[nodejs]>=1.1.380", "ruff>=0.8", "tox>=4.20"]
+DEV = [*TEST, "build>=1.2", "ruff>=0.8", "tox>=4.20"]
 
 
 def read_version() -> str:

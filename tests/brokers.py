@@ -73,6 +73,7 @@ def missing_packages() -> list[str]:
         missing.append("redis-server")
     if find_postgres("postgres") is None:
         missing.append("postgresql")
+    missing += [package for package, name in (("nodejs", "node"), ("npm", "npm")) if not find_program(name)]
     return missing
 
 

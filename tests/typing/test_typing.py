@@ -1,4 +1,4 @@
-"""What mypy sees of contracts: it accepts right code, and refuses each wrong line. Pyright: `check_pyright`."""
+"""What mypy sees of contracts: it accepts right code, and refuses each wrong line. Pyright: `test_pyright`."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 
 from lightbus.contracts.asyncapi import asyncapi_of
 from lightbus.contracts.document import document_of
-from tests.processes import ROOT
+from tests.node import INSTALL_SECONDS, installed
 
 from .samples import Shop
 
@@ -36,35 +35,26 @@ process.stdin.on('data', part => text += part).on('end', async () => {
 
 
 @pytest.fixture(scope="module")
-def parser_folder() -> Path:
-    """A folder in which Node finds the parser; installed once, beside pytest's own cache."""
-    assert shutil.which("npm"), "this test needs Node.js and npm: install Debian's packages nodejs and npm"
-    folder = ROOT / ".pytest_cache" / "asyncapi"
-    if not (folder / "ready").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "package.json").write_text("{}")
-        command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", PARSER]
-        subprocess.run(command, cwd=folder, check=True, timeout=250, capture_output=True)
-        (folder / "ready").touch()  # last, so that an installation that was interrupted is done again
-    return folder
+def modules() -> Path:
+    return installed(PARSER)
 
 
-def judged(folder: Path, *documents: object) -> list[dict[str, Any]]:
+def judged(modules: Path, *documents: object) -> list[dict[str, Any]]:
     done = subprocess.run(
-        ["node", "-e", JUDGE], input=json.dumps(documents), cwd=folder, capture_output=True, text=True, check=True,
-        timeout=250, env={**os.environ, "NODE_PATH": str(folder / "node_modules")},
+        ["node", "-e", JUDGE], input=json.dumps(documents), capture_output=True, text=True, check=True,
+        timeout=250, env={**os.environ, "NODE_PATH": str(modules)},
     )  # fmt: skip
     verdicts: list[dict[str, Any]] = json.loads(done.stdout)
     return verdicts
 
 
-@pytest.mark.timeout(300)  # the parser is installed when it is not there yet
-def test_asyncapis_own_parser_accepts_the_document_and_refuses_a_broken_one(parser_folder: Path) -> None:
+@pytest.mark.timeout(INSTALL_SECONDS + 50)  # the parser is installed when it is not there yet
+def test_asyncapis_own_parser_accepts_the_document_and_refuses_a_broken_one(modules: Path) -> None:
     document = asyncapi_of(document_of([Shop])["apis"][0])
     broken = copy.deepcopy(document)
     broken["operations"]["fire.shipped"]["action"] = "shout"
 
-    good, bad = judged(parser_folder, document, broken)
+    good, bad = judged(modules, document, broken)
 
     assert good == {"parsed": True, "found": []}
     assert bad["found"]
