@@ -71,6 +71,7 @@ class RpcClient:
         self._pending: Pending[_Waiting] = Pending()
         self._consumer: Consumer | None = None
         self._closing = False
+        self._next_look = float("inf")  # when the thread that keeps deadlines wakes by itself, on the monotonic clock
         host = "".join(c if c.isalnum() else "-" for c in os.uname().nodename)[:40]
         self._queue = reply_queue(self._app, f"{host}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
 
@@ -112,8 +113,10 @@ class RpcClient:
             reply_to=self._queue.name, deadline=now + timeout_seconds,
         )  # fmt: skip
         with self._wake:
-            self._pending.add(call.origin.id, waiting, time.monotonic() + timeout_seconds)
-            self._wake.notify()
+            expires = time.monotonic() + timeout_seconds
+            self._pending.add(call.origin.id, waiting, expires)
+            if expires < self._next_look:
+                self._wake.notify()
         sent = self._transport.publish(encode_call(call, now=now), route, mandatory=True)
         sent.add_done_callback(lambda done: self._on_sent(call.origin.id, done))
         return waiting.future
@@ -153,7 +156,9 @@ class RpcClient:
             if self._consumer is not None:
                 return
             self._transport.declare(Topology(queues=(self._queue,)))
-            self._consumer = self._transport.consume([self._queue], self._on_delivery, prefetch=REPLY_PREFETCH)
+            self._consumer = self._transport.consume(
+                [self._queue], self._on_delivery, prefetch=REPLY_PREFETCH, no_ack=True
+            )  # fmt: skip
             self._closing = False
             threading.Thread(target=self._expire, name="lightbus-deadlines", daemon=True).start()
 
@@ -170,7 +175,6 @@ class RpcClient:
         waiting.future.set_exception(error)
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        delivery.ack()
         try:
             reply = decode_reply(delivery.wire)
         except DecodeError as error:
@@ -192,7 +196,9 @@ class RpcClient:
             with self._wake:
                 if self._closing:
                     return
+                # An answer leaves this as it is: with calls that are answered soon, the thread sleeps nearly always.
                 deadline = self._pending.next_deadline()
+                self._next_look = float("inf") if deadline is None else deadline
                 self._wake.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
                 expired = self._pending.expire(time.monotonic())
             for waiting in expired:

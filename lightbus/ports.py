@@ -108,6 +108,16 @@ class Delivery:
             self._settle(Settlement.RELEASE)
 
 
+def settled_first(on_delivery: Callable[[Delivery], None]) -> Callable[[Delivery], None]:
+    """`on_delivery` behind an acknowledgement: `no_ack` for transports that gain nothing by it."""
+
+    def acknowledge_and_take(delivery: Delivery) -> None:
+        delivery.ack()
+        on_delivery(delivery)
+
+    return acknowledge_and_take
+
+
 class Consumer(Protocol):
     """A running subscription. It survives lost connections by itself until it is closed."""
 
@@ -156,11 +166,22 @@ class Transport(Protocol):
         AccessRefused.
         """
 
-    def consume(self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int) -> Consumer:
+    def consume(
+        self,
+        queues: Sequence[Queue],
+        on_delivery: Callable[[Delivery], None],
+        *,
+        prefetch: int,
+        no_ack: bool = False,
+    ) -> Consumer:
         """Hand each message of `queues` to `on_delivery`, at most `prefetch` unsettled at a time (per queue on AMQP).
 
         The queues must have been declared. `on_delivery` runs on the consumer's own thread and must not block; when
         it raises, the message is handed back. Returns once the broker has accepted the subscription.
+
+        Args:
+            no_ack: messages are settled as they are handed out: what is on its way when the connection breaks is lost,
+                and nothing holds the broker back. For answers, which nobody else waits for.
 
         Raises:
             TransportError: the first connection could not be made. Later losses are healed in the background.

@@ -16,7 +16,7 @@ from functools import partial
 from ..core.errors import ConnectionLost, TransportError
 from ..core.message import Route, Wire
 from ..core.topology import Exchange, Queue, Topology
-from ..ports import Capabilities, Delivery, Settlement
+from ..ports import Capabilities, Delivery, Settlement, settled_first
 from .memory_broker import Entry, MemoryBroker
 
 logger = logging.getLogger("lightbus.memory")
@@ -81,12 +81,18 @@ class MemoryTransport:
         self._broker.publish(wire, Route(exchange.name, routing_key), 0.0, False)
 
     def consume(
-        self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int
+        self,
+        queues: Sequence[Queue],
+        on_delivery: Callable[[Delivery], None],
+        *,
+        prefetch: int,
+        no_ack: bool = False,
     ) -> MemoryConsumer:
         self._check_open()
         # An exclusive queue is its consumer's own, so nobody has to have declared it before.
         self.declare(Topology(queues=tuple(queue for queue in queues if queue.exclusive)))
-        consumer = MemoryConsumer(self._broker, [queue.name for queue in queues], on_delivery, prefetch)
+        take = settled_first(on_delivery) if no_ack else on_delivery
+        consumer = MemoryConsumer(self._broker, [queue.name for queue in queues], take, prefetch)
         consumer.start()
         self._consumers.append(consumer)
         return consumer

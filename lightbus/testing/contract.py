@@ -28,6 +28,7 @@ from ..core.message import Wire
 from ..core.topology import Queue, Topology
 from .bench import Bench, Inbox, error_of
 from .contract_delivery import DeliveryContract
+from .contract_prefetch import PrefetchContract
 from .contract_routing import RoutingContract
 
 #: A publish to a broker that is away has failed by then, whatever the transport's own patience is.
@@ -70,5 +71,5 @@ class FailureContract(Bench):
         assert [type(error) for error in errors] == [AccessRefused] * 2
 
 
-class TransportContract(DeliveryContract, RoutingContract, FailureContract):
+class TransportContract(DeliveryContract, PrefetchContract, RoutingContract, FailureContract):
     """All of it; see the module and `bench.Bench` for the hooks."""

@@ -97,9 +97,16 @@ class Wiretap:
             _, _, wire, route = heapq.heappop(self._later)
             self._inner.publish(wire, route).result()
 
-    def consume(self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int) -> Consumer:
+    def consume(
+        self,
+        queues: Sequence[Queue],
+        on_delivery: Callable[[Delivery], None],
+        *,
+        prefetch: int,
+        no_ack: bool = False,
+    ) -> Consumer:
         self._check_up()
-        return self._inner.consume(queues, on_delivery, prefetch=prefetch)
+        return self._inner.consume(queues, on_delivery, prefetch=prefetch, no_ack=no_ack)
 
     def get(self, queue: str) -> Delivery | None:
         return self._inner.get(queue)

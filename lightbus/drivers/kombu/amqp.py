@@ -90,12 +90,20 @@ class AmqpTransport:
             self._announced_on.add(exchange.name)
         self.publish(wire, Route(exchange.name, routing_key))
 
-    def consume(self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int) -> Consumer:
+    def consume(
+        self,
+        queues: Sequence[Queue],
+        on_delivery: Callable[[Delivery], None],
+        *,
+        prefetch: int,
+        no_ack: bool = False,
+    ) -> Consumer:
         """See `ports.Transport.consume`."""
         names = {queue.name for queue in queues}
         consumer = AmqpConsumer(
-            self._url, self._options, lambda: self._topology_of(names, queues), queues, on_delivery, prefetch=prefetch
-        )
+            self._url, self._options, lambda: self._topology_of(names, queues), queues, on_delivery,
+            prefetch=prefetch, no_ack=no_ack,
+        )  # fmt: skip
         consumer.start()
         self._consumers.append(consumer)
         return consumer

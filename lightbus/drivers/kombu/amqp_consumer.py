@@ -46,12 +46,14 @@ class AmqpConsumer:
         on_delivery: Callable[[Delivery], None],
         *,
         prefetch: int,
+        no_ack: bool = False,
     ) -> None:
         """`topology()` is what must stand before the queues are consumed, asked anew for each connection."""
         self._topology = topology
         self._queues = queues
         self._on_delivery = on_delivery
         self._prefetch = prefetch
+        self._no_ack = no_ack
         self._subscribed = 0  # the prefetch of the subscription that stands; 0 when there is none
         self._subscribed_from = 0  # the last delivery tag before it
         self._falling = False  # the prefetch fell, and the subscription has not reached it yet
@@ -62,6 +64,8 @@ class AmqpConsumer:
         self._generation = 0  # counts connections: a settlement for an older one is void
         self._settlements: deque[tuple[int, int, Settlement]] = deque()
         self._oldest_settlement = 0.0
+        self._looks_soon = False  # the link's thread looks at the settlements within the linger, without being woken
+        self._looked_at = 0  # the last delivery tag at its last look
         self._channel: Any = None
         self._consumer_tags: list[str] = []
         self._first: threading.Event = threading.Event()
@@ -107,6 +111,7 @@ class AmqpConsumer:
         declare_topology(channel, self._topology())
         self._generation += 1
         self._window = AckWindow()
+        self._looked_at = 0
         self._channel = channel
         self._takers.clear()
         self._consumer_tags, self._subscribed, self._subscribed_from, self._falling = [], 0, 0, False
@@ -130,6 +135,7 @@ class AmqpConsumer:
             return 1.0
         if self._cancel_wanted and not self._cancelled.is_set():
             self._cancel_on_broker()
+        self._looks_soon = False  # before the count: what is settled after it wakes this thread
         count = len(self._settlements)
         if not self._cancel_wanted and self._subscribed != self._prefetch:
             self._apply_prefetch()
@@ -137,7 +143,11 @@ class AmqpConsumer:
             self._keep_queues()
         if not count:
             self._oldest_settlement = 0.0
-            return 1.0
+            if self._window.last_tag == self._looked_at:
+                return 1.0
+            # Something was delivered just now. A short task is done within the linger, and need not wake this thread.
+            self._looked_at, self._looks_soon = self._window.last_tag, True
+            return SETTLE_LINGER_SECONDS
         now = time.monotonic()
         self._oldest_settlement = self._oldest_settlement or now
         left_seconds = self._oldest_settlement + SETTLE_LINGER_SECONDS - now
@@ -168,11 +178,19 @@ class AmqpConsumer:
             logger.exception("a message of queue %r could not be taken on; it goes back", queue)
             delivery.requeue()
 
+    def _deliver_settled(self, queue: str, wire: Wire, tag: int, redelivered: bool) -> None:
+        delivery = Delivery(wire, queue, redelivered, _nothing)
+        delivery.ack()
+        try:
+            self._on_delivery(delivery)
+        except Exception:  # as in `_deliver`
+            logger.exception("a message of queue %r could not be taken on; it is lost", queue)
+
     def _settle(self, generation: int, tag: int, settlement: Settlement) -> None:
         """From any thread."""
         self._settlements.append((generation, tag, settlement))
         waiting = len(self._settlements)
-        if waiting == 1 or waiting == self._batch:
+        if waiting == self._batch or (waiting == 1 and not self._looks_soon):
             self._link.wake()
 
     def _carry_out_settlements(self, count: int) -> None:
@@ -220,11 +238,16 @@ class AmqpConsumer:
         self._consumer_tags = []
         for queue in self._queues:
             consumer_tag = f"lightbus-{next(_consumer_numbers)}"
-            take = functools.partial(self._deliver, queue.name, self._generation)
+            take: Taker
+            if self._no_ack:
+                take = functools.partial(self._deliver_settled, queue.name)
+            else:
+                take = functools.partial(self._deliver, queue.name, self._generation)
             self._takers[consumer_tag.encode()] = take
             channel.basic_consume(
                 queue.name,
                 consumer_tag=consumer_tag,
+                no_ack=self._no_ack,
                 callback=functools.partial(_take_message, take),
                 on_cancel=functools.partial(self._on_cancelled_by_broker, queue.name),
             )
@@ -257,6 +280,10 @@ class AmqpConsumer:
 def _batch_of(prefetch: int) -> int:
     # Half of the prefetch at most, so that the broker sends more while the other half is handled.
     return max(1, min(SETTLE_BATCH, prefetch // 2))
+
+
+def _nothing(settlement: Settlement) -> None:
+    """The broker knows."""
 
 
 def _take_message(take: Taker, message: Any) -> None:

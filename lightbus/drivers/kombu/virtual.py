@@ -22,7 +22,7 @@ from ...core.outcome import REPEAT_HEADER
 from ...core.rate import Turn
 from ...core.topology import Exchange, Queue, Topology
 from ...forks import renewed_after_fork
-from ...ports import Capabilities, Delivery, Settlement
+from ...ports import Capabilities, Delivery, Settlement, settled_first
 from .backoff import Backoff
 from .session import Session, SessionKind
 from .virtual_consumer import VirtualConsumer, carry_out
@@ -132,7 +132,12 @@ class VirtualTransport:
         return self._with_session(lambda session: session.take_turn(name, interval_seconds, most_wait_seconds))
 
     def consume(
-        self, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], *, prefetch: int
+        self,
+        queues: Sequence[Queue],
+        on_delivery: Callable[[Delivery], None],
+        *,
+        prefetch: int,
+        no_ack: bool = False,
     ) -> VirtualConsumer:
         if self._closed:
             raise ConnectionLost("this transport is closed")
@@ -142,9 +147,8 @@ class VirtualTransport:
         # An exclusive queue is its consumer's own, so nobody has to have declared it before.
         with self._books:
             self._topology += Topology(queues=tuple(queue for queue in queues if queue.exclusive))
-        consumer = VirtualConsumer(
-            self._kind, queues, on_delivery, prefetch, partial(self._declare_on, names), self._forget
-        )
+        take = settled_first(on_delivery) if no_ack else on_delivery
+        consumer = VirtualConsumer(self._kind, queues, take, prefetch, partial(self._declare_on, names), self._forget)
         consumer.start()
         with self._books:
             self._consumers = [*(one for one in self._consumers if not one.closed), consumer]
