@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -54,9 +55,12 @@ AWAY = (AccessRefused, BrokerUnreachable, ConnectionLost, NotConfirmed, NotLeadi
 @click.option("-l", "--loglevel", type=click.Choice(LEVELS, case_sensitive=False), default="INFO", show_default=True)
 @click.option("--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True,
               help="json: one object per line, for programs.")  # fmt: skip
+@click.option("-f", "--logfile", metavar="PATH", default="", help="Write the log there and not to stderr.")
+@click.option("--until-stdin-ends", is_flag=True, hidden=True)  # of the beat beside a worker, see `beside`
 def beat(
     apps: tuple[str, ...], url: str | None, celery_state: Path | None, new_state: bool, check: bool,
-    health_file: Path | None, pidfile: Path | None, loglevel: str, log_format: str,
+    health_file: Path | None, pidfile: Path | None, loglevel: str, log_format: str, logfile: str,
+    until_stdin_ends: bool,
 ) -> int:  # fmt: skip
     """Fire what is scheduled: @bus.schedule, Celery's beat_schedule, [tool.lightbus.schedule], `lightbus schedule add`.
 
@@ -68,7 +72,7 @@ def beat(
       lightbus beat -A proj.celery
       lightbus beat -A proj.celery --celery-state celerybeat-schedule
     """
-    logs.configure(loglevel, log_format)
+    logs.configure(loglevel, log_format, logfile)
     app = discovery.required(apps, url)
     schedule = AppSchedule.of(app, url)
     seeds = {} if celery_state is None else seeds_from(celery_state, schedule.jobs)
@@ -94,6 +98,8 @@ def beat(
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
+        if until_stdin_ends:
+            threading.Thread(target=lambda: stop.set() if not sys.stdin.buffer.read() else None, daemon=True).start()
 
         def on_step(leading: bool) -> None:
             for sign in signs:

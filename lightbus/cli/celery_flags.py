@@ -27,7 +27,11 @@ _IDLE = {
     "--heartbeat-interval": "a worker sends no heartbeat events",
     "-O": "a process takes no more than its slots work on while handlers are long",
     "--pool-start-method": "processes are forked",
+    "--schedule": "the state of the schedule is on the broker; `lightbus beat --celery-state` goes on from a file",
 }
+
+#: What `--scheduler` may say of Celery's own, whose place `lightbus beat` takes.
+_SCHEDULERS = ("PersistentScheduler", "celery.beat:PersistentScheduler", "celery.beat.PersistentScheduler")
 
 logger = logging.getLogger("lightbus.worker")
 
@@ -44,6 +48,9 @@ _OPTIONS = (
                  help="--prefetch as N messages per thread; 0: adaptive."),
     click.option("-E", "--task-events", "--events", "task_events", is_flag=True, cls=Grouped, group=GROUP,
                  help="Send Celery's task events to monitors such as Flower."),
+    click.option("-B", "--beat", "beat", is_flag=True, cls=Grouped, group=GROUP,
+                 help="Run a `lightbus beat` beside the worker, which ends with it. Any number of workers may: one "
+                      "beat leads."),
     click.option("-O", "--optimization", type=click.Choice(["default", "fair"]), cls=Grouped, group=GROUP,
                  metavar="PROFILE", help="default or fair; taken without effect, as are --without-gossip, "
                                          "--without-mingle, --without-heartbeat."),
@@ -52,6 +59,8 @@ _OPTIONS = (
     click.option("--without-heartbeat", is_flag=True, hidden=True),
     click.option("--heartbeat-interval", type=int, hidden=True),
     click.option("--pool-start-method", type=click.Choice(["fork", "spawn"]), hidden=True),
+    click.option("-s", "--schedule", "--schedule-filename", "schedule", hidden=True),
+    click.option("-S", "--scheduler", hidden=True),
     click.option("-D", "--detach", is_flag=True, hidden=True),
 )  # fmt: skip
 
@@ -65,6 +74,7 @@ class CeleryFlags:
         hostname: expanded; empty for the default.
         logfile: expanded; empty for stderr.
         prefetch_multiplier: messages per thread; None where it is not given, or 0.
+        beat: a beat runs beside the worker.
         idle: options that were given and have no effect.
     """
 
@@ -73,6 +83,7 @@ class CeleryFlags:
     logfile: str = ""
     prefetch_multiplier: int | None = None
     task_events: bool = False
+    beat: bool = False
     idle: tuple[str, ...] = ()
 
     def prefetch(self, own: int | None, threads: int) -> int | None:
@@ -99,24 +110,31 @@ def celery_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def command(
-        *, pool: str, hostname: str, logfile: str, prefetch_multiplier: int | None, task_events: bool,
+        *, pool: str, hostname: str, logfile: str, prefetch_multiplier: int | None, task_events: bool, beat: bool,
         optimization: str | None, without_gossip: bool, without_mingle: bool, without_heartbeat: bool,
-        heartbeat_interval: int | None, pool_start_method: str | None, detach: bool, **others: object,
+        heartbeat_interval: int | None, pool_start_method: str | None, schedule: str | None, scheduler: str | None,
+        detach: bool, **others: object,
     ) -> Any:  # fmt: skip
         if detach:
             raise click.UsageError(
                 "--detach is not supported: let systemd run the worker in the foreground (Type=notify, as "
                 "docs/howto/run-a-worker.md shows)"
             )
+        if scheduler is not None and scheduler not in _SCHEDULERS:
+            raise click.UsageError(
+                f"--scheduler {scheduler} is not supported: the beat beside a worker is `lightbus beat`; see "
+                "docs/migration/beat.md for what it reads"
+            )
         given = {
             "--without-gossip": without_gossip, "--without-mingle": without_mingle,
             "--without-heartbeat": without_heartbeat, "--heartbeat-interval": heartbeat_interval is not None,
             "-O": optimization is not None, "--pool-start-method": pool_start_method is not None,
+            "--schedule": schedule is not None,
         }  # fmt: skip
         host = socket.gethostname()
         flags = CeleryFlags(
             pool=_pool(pool), hostname=_nodename(hostname, host), logfile=_expanded(logfile, hostname, host),
-            prefetch_multiplier=prefetch_multiplier or None, task_events=task_events,
+            prefetch_multiplier=prefetch_multiplier or None, task_events=task_events, beat=beat,
             idle=tuple(name for name, is_given in given.items() if is_given),
         )  # fmt: skip
         return function(**others, flags=flags)

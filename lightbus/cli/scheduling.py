@@ -137,15 +137,15 @@ class AppSchedule:
         return self.app.celery_apps[0] if self.app.celery_apps else None
 
     def _of_celery(self) -> list[Job]:
-        celery_app = self._celery_app
-        if celery_app is None:
+        app: Any = self._celery_app or self.app.task_app
+        if app is None or not hasattr(app, "conf"):  # a `TaskApp` that is no `lightbus.compat.Celery` schedules nothing
             return []
         from ..compat.beat import jobs_of
 
-        celery_app.finalize()  # as its own beat does: `add_periodic_task` in on_after_finalize
-        entries = dict(celery_app.conf.beat_schedule or {})
+        app.finalize()  # as Celery's beat does: `add_periodic_task` in on_after_finalize
+        entries = dict(app.conf.beat_schedule or {})
         if entries:
-            return jobs_of(self.task_app, entries, "beat_schedule", celery_app=celery_app)
+            return jobs_of(self.task_app, entries, "beat_schedule", celery_app=self._celery_app)
         return []
 
     def _of_settings(self) -> list[Job]:

@@ -22,6 +22,7 @@ from ..worker import Process, Sign, Supervised, Supervisor, WorkerOptions, rates
 from . import apps as discovery
 from . import life as lives
 from . import logs
+from .beside import BeatBeside, check_schedule, shown_alone
 from .celery_flags import CeleryFlags, celery_options
 from .connecting import announce
 from .monitoring import monitored
@@ -75,6 +76,7 @@ def worker(
       lightbus worker -A shop.bus:bus --processes 4 --threads 8
       lightbus worker -A proj.celery -Q lightbus.celery
       lightbus worker -A proj.celery --tasks proj.tasks.resize,'proj.reports.*'
+      lightbus worker -A proj.celery -B
 
     -Q takes Celery's own queues too: those named are served, and the tasks on them that are not known here go back.
     """
@@ -90,6 +92,8 @@ def worker(
         _adopt(app, _names(tasks), selection.wanted)
         _prepared(app, selection)
         discovery.middleware_of(app)
+        if flags.beat:
+            check_schedule(app, url)
         return 0
     with monitored(supervision.http) as monitoring:
         app = discovery.required(apps, url)
@@ -101,6 +105,10 @@ def worker(
         if flags.task_events and app.task_app is not None:
             app.task_app.task_events.switch.on = True
         life.is_set_up()
+        beside: BeatBeside | None = None
+        if flags.beat:
+            check_schedule(app, url)
+            beside = BeatBeside.of(apps, url, loglevel, log_format, flags.logfile)
         scale = supervision.autoscale
         options = WorkerOptions(
             processes=processes if scale is None else scale.minimum, threads=threads, coroutines=coroutines,
@@ -117,18 +125,22 @@ def worker(
             if sys.stderr.isatty() or logger.isEnabledFor(logging.INFO):
                 say("\n".join(_banner(app, buses, options)))
             if flags.pool == "solo":
-                _run_alone(buses, options, life, say)
+                with shown_alone([] if beside is None else [beside]):
+                    _run_alone(buses, options, life, say)
                 return 0
 
             def child(supervised: Supervised) -> None:
                 if monitoring is not None:
                     monitoring.sign.leave()
+                if beside is not None:
+                    beside.leave()
                 with life.process():
                     Process(buses, options, supervised).run()
 
             if monitoring is not None:
                 monitoring.sign.start()
             signs: list[Sign] = [*life.signs, *([] if monitoring is None else [monitoring.sign])]
+            signs += [] if beside is None else [beside]
             if log_format == "text" and logs.is_terminal():
                 signs.append(logs.TerminalTitle(sys.stderr))
             oversight = supervision.oversight(threads, pidfile, signs, life.before_fork)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -204,6 +207,86 @@ def test_wrong_words_are_refused_at_once_by_entry_field_and_value(empty: Project
     done = empty.run("beat", "-A", "proj", "--check")
     assert done.code == 78
     assert "hour cannot be '25'" in done.err
+
+
+MOVED = """
+import os
+from datetime import timedelta
+
+from lightbus.compat import Celery
+
+app = Celery("{prefix}", broker=os.environ["BROKER"])
+app.conf.task_default_queue = "{prefix}"
+
+
+@app.task(bind=True, name="proj.tick", ignore_result=True)
+def tick(self, a, b):
+    with open("ledger.txt", "a") as ledger:
+        ledger.write(f"{{self.request.id}} {{a + b}}\\n")
+
+
+@app.on_after_finalize.connect
+def schedule(sender, **_):
+    sender.add_periodic_task(timedelta(seconds=0.5), tick.s(2, 3), name="tick")
+"""
+
+
+def beats_of(worker: Any) -> list[int]:
+    """The pids of the beats that have run beside a worker, the oldest first."""
+    return [int(pid) for pid in re.findall(r"lightbus beat ready pid=(\d+)", worker.read_log())]
+
+
+def is_alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("broker", ["sqlite", "redis"])
+def test_of_the_beats_beside_the_workers_one_fires_and_each_lives_as_long_as_its_worker(
+    empty: Project, prefix: str, broker: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    empty.environment["BROKER"] = (
+        f"sqlite:///{tmp_path}/bus.db" if broker == "sqlite" else request.getfixturevalue("redis_url")
+    )
+    empty.write("proj.py", MOVED.format(prefix=prefix))
+    ledger = empty.folder / "ledger.txt"
+
+    def runs() -> list[str]:
+        return ledger.read_text().splitlines() if ledger.exists() else []
+
+    first, second = (empty.worker("-A", "proj", "-B", "-c", "1") for _ in range(2))
+    logs = [first.log, second.log]
+    wait_for(lambda: beats_of(first) and beats_of(second) and len(runs()) >= 2, 60, "two beats and runs", logs)
+
+    (killed,) = beats_of(first)
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: len(beats_of(first)) == 2, 60, "another beat beside the first worker", logs)
+    assert "the beat beside this worker ended with -9; another starts" in first.read_log()
+    seen = len(runs())
+    wait_for(lambda: len(runs()) >= seen + 2, 60, "runs after the kill", logs)
+
+    first.kill()  # its supervisor alone: what it started has to see that for itself
+    wait_for(lambda: not is_alive(beats_of(first)[1]), 60, "the beat of the killed worker to end", logs)
+    seen = len(runs())
+    wait_for(lambda: len(runs()) >= seen + 2, 60, "runs that the other beat sends", logs)
+    wait_for(lambda: leads(second), 60, "the other beat to lead", logs)
+    assert beats_of(second) == beats_of(second)[:1]
+    assert second.stop(60) == 0
+    assert not is_alive(beats_of(second)[0])
+
+    row = listed(empty)["tick"]
+    last = empty.worker("-A", "proj", "-c", "1")  # what was sent and not yet run
+    wait_for(lambda: len(runs()) >= row["fired"], 60, "the last runs", [last.log])
+    ran = [line.split()[0] for line in runs()]
+    assert len(ran) == len(set(ran))
+    assert set(ran) == set(expected_ids(row))
+
+
+def leads(worker: Any) -> bool:
+    return "leading" in worker.read_log()
 
 
 def test_intervals_go_on_where_celery_beat_left_them(
