@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,49 +31,58 @@ def celery_message(redis_url: str) -> dict[str, Any]:
     return envelope
 
 
-def fill_amqp(url: str, queue: str, count: int, template: Mapping[str, Any], task: str = TASK) -> None:
+def fill_amqp(url: str, queues: Sequence[str], count: int, template: Mapping[str, Any], task: str = TASK) -> None:
     """Also purges what an earlier turn left there."""
     with kombu.Connection(url) as connection:
         channel = connection.channel()
-        if queue == CELERY_QUEUE:
-            kombu.Queue(queue, kombu.Exchange(queue), queue)(channel).declare()
-        else:
-            kombu.Queue(queue)(channel).declare()
-        channel.queue_purge(queue)
-        _publish(channel, queue, count, template, task)
-        wait_until(lambda: channel.queue_declare(queue, passive=True).message_count == count, "the queue to fill")
+        for queue in queues:
+            if queue == CELERY_QUEUE:
+                kombu.Queue(queue, kombu.Exchange(queue), queue)(channel).declare()
+            else:
+                kombu.Queue(queue)(channel).declare()
+            channel.queue_purge(queue)
+        _publish(channel, queues, count, template, task)
+
+        def waiting() -> int:
+            return sum(channel.queue_declare(queue, passive=True).message_count for queue in queues)
+
+        wait_until(lambda: waiting() == count, "the queues to fill")
 
 
-def fill_embedded(url: str, queue: str, count: int, template: Mapping[str, Any], task: str = TASK) -> None:
+def fill_embedded(url: str, queues: Sequence[str], count: int, template: Mapping[str, Any], task: str = TASK) -> None:
     from lightbus.drivers import sqlite  # teaches kombu the scheme
 
     sqlite.register()
     with kombu.Connection(url) as connection:
         channel = connection.channel()
-        kombu.Queue(queue)(channel).declare()
-        _publish(channel, queue, count, template, task)
+        for queue in queues:
+            kombu.Queue(queue)(channel).declare()
+        _publish(channel, queues, count, template, task)
 
 
-def _publish(channel: Any, queue: str, count: int, template: Mapping[str, Any], task: str) -> None:
+def _publish(channel: Any, queues: Sequence[str], count: int, template: Mapping[str, Any], task: str) -> None:
     body = base64.b64decode(template["body"])
     own = ("delivery_info", "delivery_tag", "body_encoding", "priority")
     properties = {key: value for key, value in template["properties"].items() if key not in own}
-    for _ in range(count):
+    for number in range(count):
         task_id = str(uuid.uuid4())
         message = channel.prepare_message(
             body, content_type=template["content-type"], content_encoding=template["content-encoding"],
             headers={**template["headers"], "task": task, "id": task_id, "root_id": task_id},
             properties={**properties, "correlation_id": task_id},
         )  # fmt: skip
-        channel.basic_publish(message, exchange="", routing_key=queue)
+        channel.basic_publish(message, exchange="", routing_key=queues[number % len(queues)])
 
 
-def fill_redis(url: str, queue: str, count: int, template: Mapping[str, Any], task: str = TASK) -> None:
+def fill_redis(url: str, queues: Sequence[str], count: int, template: Mapping[str, Any], task: str = TASK) -> None:
     """Empties the database first."""
     with redis.Redis.from_url(url) as server:
         server.flushdb()
         for first in range(0, count, BATCH):
-            server.lpush(queue, *(_renewed(template, task) for _ in range(first, min(count, first + BATCH))))
+            with server.pipeline(transaction=False) as pipe:
+                for number in range(first, min(count, first + BATCH)):
+                    pipe.lpush(queues[number % len(queues)], _renewed(template, task))
+                pipe.execute()
 
 
 def _renewed(template: Mapping[str, Any], task: str) -> str:

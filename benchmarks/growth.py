@@ -30,7 +30,9 @@ def sections(setting: Setting) -> Iterator[Section]:
     for broker, url, fill in fills:
         arguments = [*workers.lightbus_arguments("bench_tasks_many", 1)]
         only = [*arguments, "-Q", filling.LIGHTBUS_QUEUE]
-        filled = partial(workers.filled, fill, url, filling.LIGHTBUS_QUEUE, template)
+        filled = partial(workers.filled, fill, url, [filling.LIGHTBUS_QUEUE], template)
+        each = [f"{filling.LIGHTBUS_QUEUE}.queue{number}" for number in range(many)]
+        spread = partial(workers.filled, fill, url, each, template)
 
         def candidate(
             command: list[str], *, tasks: int = 0, queues: int = 0, url: str = url, filled: workers.Fill = filled
@@ -41,6 +43,9 @@ def sections(setting: Setting) -> Iterator[Section]:
             "lightbus, 1 queue, 1 task": partial(workers.drain, candidate(only), setting),
             f"lightbus, {many:,} registered tasks": partial(workers.drain, candidate(only, tasks=many), setting),
             f"lightbus, {many:,} queues": partial(workers.drain, candidate(arguments, queues=many), setting),
+            f"lightbus, {many:,} queues, all in use": partial(
+                workers.drain, candidate(arguments, queues=many, filled=spread), setting
+            ),
             f"lightbus, {backlog:,} messages queued": partial(workers.drain, candidate(only), setting, backlog),
         }
         name = f"growth-{broker.split()[-1].lower().replace('broker', 'embedded')}"

@@ -55,8 +55,8 @@ def embedded_url(setting: Setting) -> str:
 
 
 def on_rabbitmq(url: str, template: Mapping[str, Any]) -> dict[str, Candidate]:
-    celery = partial(filled, filling.fill_amqp, url, filling.CELERY_QUEUE, template)
-    raw = partial(filled, filling.fill_amqp, url, filling.RAW_QUEUE, template)
+    celery = partial(filled, filling.fill_amqp, url, [filling.CELERY_QUEUE], template)
+    raw = partial(filled, filling.fill_amqp, url, [filling.RAW_QUEUE], template)
     return {
         "raw py-amqp, acks by 50": Candidate(url, [str(HERE / "bench_tasks_raw.py")], raw),
         "lightbus, 1 process": lightbus(url, 1, template, filling.fill_amqp),
@@ -73,7 +73,7 @@ def on_rabbitmq(url: str, template: Mapping[str, Any]) -> dict[str, Candidate]:
 
 
 def on_redis(url: str, template: Mapping[str, Any]) -> dict[str, Candidate]:
-    celery = partial(filled, filling.fill_redis, url, filling.CELERY_QUEUE, template)
+    celery = partial(filled, filling.fill_redis, url, [filling.CELERY_QUEUE], template)
     huey = ["-m", "huey.bin.huey_consumer", "bench_tasks_huey.huey", "-k", "thread", "-q"]
     fill_huey = partial(_by_program, "bench_tasks_huey.py", url)
     return {
@@ -97,7 +97,7 @@ def on_embedded(url: str, template: Mapping[str, Any]) -> dict[str, Candidate]:
 def lightbus(url: str, processes: int, template: Mapping[str, Any], fill: Callable[..., None]) -> Candidate:
     """The Lightbus worker of `bench_tasks_lightbus.py`."""
     arguments = [*lightbus_arguments("bench_tasks_lightbus", processes), "-Q", filling.LIGHTBUS_QUEUE]
-    return Candidate(url, arguments, partial(filled, fill, url, filling.LIGHTBUS_QUEUE, template))
+    return Candidate(url, arguments, partial(filled, fill, url, [filling.LIGHTBUS_QUEUE], template))
 
 
 def lightbus_arguments(app: str, processes: int) -> list[str]:
@@ -122,10 +122,10 @@ def _dramatiq(url: str, processes: int) -> Candidate:
 
 
 def filled(
-    fill: Callable[..., None], url: str, queue: str, template: Mapping[str, Any], count: int, done: Path
+    fill: Callable[..., None], url: str, queues: Sequence[str], template: Mapping[str, Any], count: int, done: Path
 ) -> None:
     """A `Fill`, once its first four arguments are given."""
-    fill(url, queue, count, template)
+    fill(url, queues, count, template)
 
 
 def _by_program(program: str, url: str, count: int, done: Path) -> None:

@@ -247,6 +247,28 @@ def test_an_idle_consumer_asks_for_almost_nothing(own_redis: Redis) -> None:
     transport.close()
 
 
+def test_a_queue_that_was_empty_has_its_turn_while_another_never_is(transport: Transport, prefix: str) -> None:
+    """Only lists that may have something are asked for; the server says when one of the others has."""
+    busy, *others = queues = [Queue(name=f"{prefix}.{number}") for number in range(200)]
+    transport.declare(Topology(queues=tuple(queues)))
+    come: list[str] = []
+
+    def keep_busy(delivery: Delivery) -> None:
+        come.append(delivery.queue)
+        if come[-1] == busy.name:
+            transport.publish(Wire(body=b"{}", headers={}), busy.route).result(30)
+        delivery.ack()
+
+    for _ in range(20):
+        transport.publish(Wire(body=b"{}", headers={}), busy.route).result(30)
+    transport.consume(queues, keep_busy, prefetch=4)
+    for other in (others[150], others[7], others[150]):
+        eventually(lambda: len(come), lambda count: count > 100, "the busy queue alone")
+        come.clear()
+        transport.publish(Wire(body=b"{}", headers={}), other.route).result(30)
+        eventually(lambda: come[:], lambda seen, name=other.name: name in seen, "the one of the other queue")
+
+
 def test_a_waiting_consumer_is_woken_and_does_not_have_to_look(transport: Transport) -> None:
     latencies: list[float] = []
     woken = threading.Event()

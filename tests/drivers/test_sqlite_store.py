@@ -71,6 +71,59 @@ def in_child(action: Callable[[], bool]) -> bool:
     return os.waitpid(pid, 0)[1] == 0
 
 
+# Many queues
+
+
+def many_queues(store: Store, count: int) -> list[str]:
+    names = [f"many{number:03}" for number in range(count)]
+    for name in names:
+        store.topology.declare_queue(QueueSpec(name))
+    return names
+
+
+@pytest.mark.parametrize("count", [3, 50])
+def test_each_queue_has_its_turn_and_a_short_one_leaves_its_share_to_the_others(store: Store, count: int) -> None:
+    names = many_queues(store, count)
+    put(store, *[b"long"] * 20, queue=names[0])
+    put(store, b"short", queue=names[1])
+    put(store, *[b"last"] * 20, queue=names[-1])
+    session = store.sessions.start(30, None)
+
+    come = [leased.queue for leased in store.lease(session, names, 21)]
+
+    assert come.count(names[1]) == 1
+    assert come.count(names[0]) + come.count(names[-1]) == 20
+    assert min(come.count(names[0]), come.count(names[-1])) >= 7
+    assert store.lease(session, names, 1, after=names[0])[0].queue == names[-1]
+    assert store.lease(session, names, 1, after=names[-1])[0].queue == names[0]
+
+
+@pytest.mark.parametrize("foreign", [0, 40, 400])
+def test_what_waits_in_the_queues_of_others_hides_nothing(store: Store, foreign: int) -> None:
+    names = many_queues(store, foreign + 10)
+    for name in names[:foreign]:
+        put(store, b"foreign", queue=name)
+    put(store, b"own", queue=names[-1])
+    put(store, b"own", queue=names[-4])
+    session = store.sessions.start(30, None)
+
+    for after in ("", names[0], names[-4], names[-1]):
+        leased = store.lease(session, set(names[foreign:]), 10, after)
+        assert [one.body for one in leased] == [b"own", b"own"]
+        store.release(session, [one.id for one in leased])
+
+
+def test_looking_for_a_message_among_many_queues_is_one_look(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = many_queues(store, 200)
+    put(store, b"x", queue=names[150])
+    reads: list[str] = []
+    read = store.database.read
+    monkeypatch.setattr(store.database, "read", lambda *given: reads.append(given[0]) or read(*given))
+
+    assert len(store.lease(store.sessions.start(30, None), names, 100)) == 1
+    assert len(reads) == 1
+
+
 # The file
 
 

@@ -236,6 +236,7 @@ class AmqpConsumer:
         self._batch = _batch_of(prefetch)
         channel.basic_qos(0, prefetch, False)
         self._consumer_tags = []
+        last = self._queues[-1]
         for queue in self._queues:
             consumer_tag = f"lightbus-{next(_consumer_numbers)}"
             take: Taker
@@ -250,13 +251,18 @@ class AmqpConsumer:
                 no_ack=self._no_ack,
                 callback=functools.partial(_take_message, take),
                 on_cancel=functools.partial(self._on_cancelled_by_broker, queue.name),
+                nowait=queue is not last,  # the broker takes them in order, so one answer is the answer to all
             )
             self._consumer_tags.append(consumer_tag)
 
     def _unsubscribe(self, consumer_tags: Sequence[str]) -> None:
+        channel = self._channel
         for consumer_tag in consumer_tags:
-            self._channel.basic_cancel(consumer_tag)
+            channel.basic_cancel(consumer_tag, nowait=consumer_tag is not consumer_tags[-1])
+        for consumer_tag in consumer_tags:  # not sooner: until the answer to the last, messages may arrive for each
             self._takers.pop(consumer_tag.encode(), None)
+            channel.callbacks.pop(consumer_tag, None)
+            channel.cancel_callbacks.pop(consumer_tag, None)
         if consumer_tags is self._consumer_tags:
             self._consumer_tags, self._subscribed = [], 0
 

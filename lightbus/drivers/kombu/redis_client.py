@@ -132,14 +132,14 @@ class ChangeFeed:
             number: int = self._connection._sock.fileno()
             return number
 
-    def drain(self) -> bool:
-        """Read all notices; True when there were any."""
-        any_notice = False
+    def drain(self) -> list[bytes] | None:
+        """Read all notices: the keys that have changed, or None for any of them (the database was emptied)."""
+        keys: list[bytes] | None = []
         with talking(self._where):
             while self._connection.can_read(timeout=0):
-                self._connection.read_response(disable_decoding=True)
-                any_notice = True
-        return any_notice
+                told = self._connection.read_response(disable_decoding=True)[2]
+                keys = None if told is None or keys is None else keys + told
+        return keys
 
     def close(self) -> None:
         with suppress(RedisError, OSError):

@@ -93,41 +93,59 @@ class Script:
 
 #: Settles and takes, in one step. A message is never out of the list without being noted as unacked: kombu pops and
 #: notes in two steps, and loses what it popped when it is killed in between.
-#: KEYS: unacked, index, delayed, then the lists, all queues of the first step, then of the second...
-#: ARGV: tag prefix, first number, limit, lease in ms, number of queues, tags to acknowledge...
-#: Gives ms until the next delayed message (-1 for none), then list number and message, in turn.
-#: The reads at the end make the server tell this connection when one of the keys changes (CLIENT TRACKING).
+#: KEYS: unacked, index, delayed, then lists, in groups: those of the next group have their turn when these are empty.
+#: ARGV: tag prefix, first number, limit, lease in ms, number of groups, lists in each group, tags to acknowledge...
+#: Gives ms until the next delayed message (-1 for none), the numbers of the lists that are empty now, then list number
+#: and message, in turn. What is read makes the server tell this connection when it changes (CLIENT TRACKING), so lists
+#: that are empty are read at the end: many by one command, since Redis before 7.2 notes all KEYS for each that reads.
 TAKE = Script(
     """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-for i = 6, #ARGV do
+local groups = tonumber(ARGV[5])
+for i = 6 + groups, #ARGV do
   redis.call('HDEL', KEYS[1], ARGV[i])
   redis.call('ZREM', KEYS[2], ARGV[i])
 end
-local number, limit, count, out = tonumber(ARGV[2]), tonumber(ARGV[3]), 0, {-1}
-local width = tonumber(ARGV[5])
-for first = 4, #KEYS, width do
-  local any = true
-  while any and count < limit do
-    any = false
-    for k = first, first + width - 1 do
+local number, limit, count = tonumber(ARGV[2]), tonumber(ARGV[3]), 0
+local out, empty, unasked, first = {-1, {}}, {}, {}, 4
+for group = 1, groups do
+  local lists, last = {}, first + tonumber(ARGV[5 + group]) - 1
+  for k = first, last do lists[#lists + 1] = k end
+  while #lists > 0 and count < limit do
+    local left = {}
+    for _, k in ipairs(lists) do
       local raw = count < limit and redis.call('RPOP', KEYS[k])
       if raw then
         local tag = ARGV[1] .. (number + count)
         redis.call('HSET', KEYS[1], tag, #KEYS[k] .. ':' .. KEYS[k] .. raw)
         redis.call('ZADD', KEYS[2], now + tonumber(ARGV[4]), tag)
         count = count + 1
-        any = true
-        out[2 * count] = k - 3
-        out[2 * count + 1] = raw
+        left[#left + 1] = k
+        out[2 * count + 1] = k - 3
+        out[2 * count + 2] = raw
+      elseif count < limit then
+        empty[#empty + 1] = k
+      else
+        unasked[#unasked + 1] = k
       end
+    end
+    lists = left
+  end
+  for _, k in ipairs(lists) do unasked[#unasked + 1] = k end
+  first = last + 1
+end
+local function note(lists)
+  for start = 1, #lists, 500 do
+    local keys, last = {}, math.min(start + 499, #lists)
+    for i = start, last do keys[#keys + 1] = KEYS[lists[i]] end
+    if redis.call('EXISTS', unpack(keys)) == 0 then
+      for i = start, last do out[2][#out[2] + 1] = lists[i] - 3 end
     end
   end
 end
-if count == 0 and limit > 0 then
-  for k = 4, #KEYS do redis.call('LLEN', KEYS[k]) end
-end
+note(empty)
+if #unasked > 4 then note(unasked) end
 local soon = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
 if soon[2] then out[1] = math.max(0, soon[2] - now) end
 return out
@@ -136,7 +154,8 @@ return out
 
 #: Keeps the leases of the tags held, moves what is due, and claims what others left behind when they died.
 #: KEYS: unacked, index, delayed. ARGV: lease in ms, tags held...
-#: Gives ms until the next delayed message (-1 for none), then tag and packed message of each that was left behind.
+#: Gives ms until the next delayed message (-1 for none), the lists that what was due went to, then tag and packed
+#: message of each that was left behind.
 #: The removal of nothing comes first because a server that is full refuses a script whose first write could take
 #: memory, and would have the leases of running consumers end. It refuses none after that; `TAKE` begins with a RPOP.
 KEEP = Script(
@@ -144,14 +163,16 @@ KEEP = Script(
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREM', KEYS[2], '')
+local changed = {}
 for i = 2, #ARGV do redis.call('ZADD', KEYS[2], 'XX', now + tonumber(ARGV[1]), ARGV[i]) end
 for _, packed in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 200)) do
   local colon = string.find(packed, ':', 1, true)
   local start = colon + 1 + tonumber(string.sub(packed, 1, colon - 1))
-  redis.call('LPUSH', string.sub(packed, colon + 1, start - 1), string.sub(packed, start))
+  changed[#changed + 1] = string.sub(packed, colon + 1, start - 1)
+  redis.call('LPUSH', changed[#changed], string.sub(packed, start))
   redis.call('ZREM', KEYS[3], packed)
 end
-local out = {-1}
+local out = {-1, changed}
 for _, tag in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 50)) do
   local packed = redis.call('HGET', KEYS[1], tag)
   if packed then

@@ -1,8 +1,9 @@
 """Taking messages from Redis, and holding them: leases, waiting, and what others left behind.
 
 A consumer waits without taking anything and without polling: the server tells it when a list that it found empty
-changes (`redis_client.ChangeFeed`); then one script takes and notes. While a message is held its lease is renewed; of
-a consumer that was killed the leases end, and whoever sees it first puts the messages back.
+changes (`redis_client.ChangeFeed`); then one script takes and notes. It asks only for the lists that may have something
+(`redis_lists.Lists`), so that queues that have nothing cost nothing. While a message is held its lease is renewed; of a
+consumer that was killed the leases end, and whoever sees it first puts the messages back.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -19,6 +19,7 @@ from ...core.errors import ConnectionLost
 from .redis_client import ChangeFeed, RedisClient, open_feed, wait_readable
 from .redis_errors import talking
 from .redis_layout import GIVE_BACK, KEEP, TAKE, unpack
+from .redis_lists import Lists
 from .session import Taken
 from .wire import mark_redelivered, open_envelope
 
@@ -27,6 +28,8 @@ KEEP_EVERY_SECONDS = 1.0
 #: What `get` hands out has no keeper; tools that look at one message are done within that long.
 GET_LEASE_SECONDS = 60.0
 SWEEP_EVERY_SECONDS = 60.0
+#: Should a notice get lost, all lists are asked for again: so many in a second, and no list more often than that.
+LOOKS_PER_SECOND = 400
 #: How soon to look again where the server does not tell of changes (Redis before 6, some hosted ones).
 POLL_SECONDS = 0.1
 #: Lua cannot unpack endless arguments, and a long script keeps everybody else waiting.
@@ -46,11 +49,11 @@ class RedisTaker:
         self._tag_prefix = uuid.uuid4().hex[:16] + ":"
         self._number = 0
         self._held: dict[str, None] = {}
-        self._queues: deque[str] = deque()
+        self._lists = Lists(client.layout, ())
         self._lifetimes: Mapping[str, int] = {}
         self._feed: ChangeFeed | None = None
         self._subscribed = False
-        self._next_keep = 0.0
+        self._next_keep = self._next_look = 0.0
         self._next_sweep = time.monotonic() + SWEEP_EVERY_SECONDS
         self._next_due: float | None = None
         self._wake_reader, self._wake_writer = os.pipe()
@@ -59,7 +62,7 @@ class RedisTaker:
 
     def subscribe(self, queues: Sequence[str], lifetimes: Mapping[str, int], held: Iterable[str]) -> None:
         """Begin; `lifetimes` (ms) are of the queues that go when nobody keeps them."""
-        self._queues = deque(queues)
+        self._lists = Lists(self._layout, queues)
         self._lifetimes = lifetimes
         self._held.update(dict.fromkeys(held))
         self._feed = open_feed(self._client)
@@ -67,7 +70,7 @@ class RedisTaker:
         self._keep()
 
     def get(self, queue: str) -> Taken | None:
-        taken = self._take([queue], [], 1, GET_LEASE_SECONDS)
+        taken = self._take(Lists(self._layout, [queue]), [], 1, GET_LEASE_SECONDS)
         return taken[0] if taken else None
 
     def exchange(
@@ -83,28 +86,42 @@ class RedisTaker:
             self._give_back(releases, flagged=False)
         acks = list(acks)
         while len(acks) > MOST_AT_ONCE:
-            self._take([], acks[:MOST_AT_ONCE], 0, LEASE_SECONDS)
+            self._take(self._lists, acks[:MOST_AT_ONCE], 0, LEASE_SECONDS)
             acks = acks[MOST_AT_ONCE:]
-        if not acks and limit <= 0:
+        if self._feed is not None and limit > 0:
+            self._hear(self._feed)
+        if not acks and (limit <= 0 or not self._lists.promising):
             return []
-        self._queues.rotate(-1)  # so that a queue that is never empty does not starve the others
-        return self._take(list(self._queues) if limit > 0 else [], acks, min(limit, MOST_AT_ONCE), LEASE_SECONDS)
+        return self._take(self._lists, acks, min(limit, MOST_AT_ONCE), LEASE_SECONDS)
 
-    def _take(self, queues: Sequence[str], acks: Sequence[str], limit: int, lease_seconds: float) -> list[Taken]:
-        lists = [self._layout.list_keys(queue) for queue in queues]
-        by_step = [key for step in zip(*lists, strict=True) for key in step]
-        arguments = (self._tag_prefix, self._number, limit, round(lease_seconds * 1000), max(1, len(queues)), *acks)
-        due_ms, *found = self._client.run(TAKE, [*self._own_keys, *by_step], arguments)
+    def _hear(self, feed: ChangeFeed) -> bool:
+        """Note the lists that have changed; False when none has."""
+        keys = feed.drain()
+        if keys is None:
+            self._lists.look_at_all()
+        else:
+            self._lists.look_at(keys)
+        return keys is None or bool(keys)
+
+    def _take(self, lists: Lists, acks: Sequence[str], limit: int, lease_seconds: float) -> list[Taken]:
+        groups = lists.turns() if limit > 0 else []
+        asked = [one for group in groups for one in group]
+        head = (self._tag_prefix, self._number, limit, round(lease_seconds * 1000))
+        arguments = (*head, len(groups), *map(len, groups), *acks)
+        due_ms, empty, *found = self._client.run(TAKE, [*self._own_keys, *(key for key, _ in asked)], arguments)
         self._note_due(due_ms)
         for tag in acks:
             self._held.pop(tag, None)
+        if self._feed is not None:  # else nobody tells when they have something again
+            lists.leave(asked[index - 1][0] for index in empty)
         taken = []
         for index, raw in zip(found[::2], found[1::2], strict=True):
             tag = f"{self._tag_prefix}{self._number}"
             self._number += 1
             self._held[tag] = None
             wire, redelivered = open_envelope(raw)
-            taken.append(Taken(tag, wire, queues[(index - 1) % len(queues)], redelivered))
+            taken.append(Taken(tag, wire, asked[index - 1][1], redelivered))
+        lists.had_turns(len(taken))
         return taken
 
     def _give_back(self, tags: Sequence[str], *, flagged: bool = True) -> None:
@@ -121,6 +138,7 @@ class RedisTaker:
         for tag, value in packed:
             list_key, raw = unpack(value)
             calls.append(([*self._own_keys[:2], list_key], (tag, mark_redelivered(raw) if flagged else raw)))
+            self._lists.look_at([list_key.encode()])  # the server does not tell a client of its own changes
         if calls:
             self._client.run_all(GIVE_BACK, calls)
 
@@ -139,13 +157,17 @@ class RedisTaker:
         left_behind: list[tuple[str, bytes]] = []
         for start in range(0, max(1, len(held)), MOST_AT_ONCE):
             arguments = (round(LEASE_SECONDS * 1000), *held[start : start + MOST_AT_ONCE])
-            due_ms, *found = self._client.run(KEEP, self._own_keys, arguments)
+            due_ms, changed, *found = self._client.run(KEEP, self._own_keys, arguments)
             self._note_due(due_ms)
+            self._lists.look_at(changed)
             left_behind += [
                 (tag.decode(), value)
                 for tag, value in zip(found[::2], found[1::2], strict=True)
                 if tag.decode() not in self._held
             ]
+        if now >= self._next_look:
+            self._next_look = now + max(1.0, len(self._lists) / LOOKS_PER_SECOND)
+            self._lists.look_at_all()
         left_behind.sort(key=lambda item: int(item[0].rpartition(":")[2]), reverse=True)
         self._restore(left_behind)
         if now >= self._next_sweep:
@@ -164,13 +186,13 @@ class RedisTaker:
         if self._feed is None:
             until = min(until, now + POLL_SECONDS)
         else:
-            if self._feed.drain():
+            if self._hear(self._feed):
                 return
             files.append(self._feed.fileno())
         ready = wait_readable(files, until - now)
         if self._wake_reader in ready:
             os.read(self._wake_reader, 65536)
-        if self._feed is not None and len(ready) > (self._wake_reader in ready) and not self._feed.drain():
+        if self._feed is not None and len(ready) > (self._wake_reader in ready) and not self._hear(self._feed):
             raise ConnectionLost(f"{self._client.where} closed the connection")
 
     def wake(self) -> None:

@@ -62,7 +62,8 @@ class Channel(base.StdChannel):
         self._store = store
         self._tags = itertools.count(1)
         self._consumers: dict[str, Consumer] = {}
-        self._queues: deque[str] = deque()  # rotated, so that a busy queue does not starve the others
+        self._queues: dict[str, deque[Consumer]] = {}  # who consumes each, the next in front
+        self._last_queue = ""  # that was taken from: the others come first now
         self._buffer: deque[Leased] = deque()
         self._unacked: dict[int, int] = {}  # delivery tag: message id
         self._paused = False
@@ -255,9 +256,8 @@ class Channel(base.StdChannel):
         with _amqp_errors():
             # A tag is unique within a channel only, and the row within a connection.
             self._store.sessions.add_consumer(self._transport.session(), f"{self.channel_id}.{tag}", queue)
-        self._consumers[tag] = Consumer(tag, queue, no_ack, callback)
-        if queue not in self._queues:
-            self._queues.append(queue)
+        self._consumers[tag] = consumer = Consumer(tag, queue, no_ack, callback)
+        self._queues.setdefault(queue, deque()).append(consumer)
         if no_ack:
             self.no_ack_consumers.add(tag)
         return tag
@@ -269,8 +269,9 @@ class Channel(base.StdChannel):
             return
         self.no_ack_consumers.discard(consumer_tag)
         session = self._transport.session_or_none()
-        if not any(other.queue == consumer.queue for other in self._consumers.values()):
-            self._queues.remove(consumer.queue)
+        self._queues[consumer.queue].remove(consumer)
+        if not self._queues[consumer.queue]:
+            del self._queues[consumer.queue]
             back = [leased.id for leased in self._buffer if leased.queue == consumer.queue]
             self._buffer = deque(leased for leased in self._buffer if leased.queue != consumer.queue)
             if back and session is not None:
@@ -305,8 +306,10 @@ class Channel(base.StdChannel):
             room = min(room, self.prefetch_count - len(self._unacked) - len(self._buffer))
             self._full = room <= 0
         if room > 0 and self._queues:
-            self._queues.rotate(-1)
-            self._buffer.extend(self._store.lease(session, list(self._queues), room))
+            taken = self._store.lease(session, self._queues, room, self._last_queue)
+            if taken:
+                self._last_queue = taken[-1].queue
+            self._buffer.extend(taken)
 
     def deliver_next(self, session: str) -> bool:
         """Hand one message that was taken to its consumer; False when there is none."""
@@ -321,10 +324,9 @@ class Channel(base.StdChannel):
 
     def _next_consumer(self, queue: str) -> Consumer:
         """The consumers of one queue on this channel take turns."""
-        consumer = next(consumer for consumer in self._consumers.values() if consumer.queue == queue)
-        if len(self._consumers) > 1:
-            self._consumers[consumer.tag] = self._consumers.pop(consumer.tag)
-        return consumer
+        consumers = self._queues[queue]
+        consumers.rotate(-1)
+        return consumers[-1]
 
     def _hand_out(self, leased: Leased, consumer_tag: str | None, *, no_ack: bool) -> KombuMessage:
         tag = next(self._tags)

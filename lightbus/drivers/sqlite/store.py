@@ -9,15 +9,30 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice, takewhile
 
-from .database import Database
+from .database import Database, Row
 from .sessions import Sessions, count_consumers, sockets_for
 from .topology import NotFound, Topology, check_owner, route
 
 # What waits in one queue. Left to itself, SQLite may choose an index that leads through the held and delayed ones too.
 READY = "messages INDEXED BY messages_ready WHERE queue=? AND owner IS NULL AND due_at IS NULL"
+# The queues after a given one in which something waits: one step down the index for each. Asking for each consumed
+# queue by itself took 6 ms for 1,000 queues.
+READY_QUEUES = """
+WITH RECURSIVE ready(queue) AS (
+    SELECT (SELECT queue FROM messages INDEXED BY messages_ready
+            WHERE queue>? AND owner IS NULL AND due_at IS NULL ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT m.queue FROM messages m INDEXED BY messages_ready
+            WHERE m.queue>ready.queue AND m.owner IS NULL AND m.due_at IS NULL ORDER BY m.queue LIMIT 1)
+    FROM ready WHERE queue IS NOT NULL LIMIT ?)
+SELECT queue FROM ready WHERE queue IS NOT NULL
+"""
+READY_AT_ONCE = 32
+FEW_QUEUES = 4  # so many are asked for one by one
 LEASE_BYTES = 16 * 1024 * 1024  # one lease stops here, so that a prefetch of big messages does not fill the memory
 
 
@@ -91,28 +106,69 @@ class Store:
         self._notify(sockets)
         return len(queues)
 
-    def lease(self, session: str, queues: Sequence[str], limit: int) -> list[Leased]:
-        """Take up to `limit` waiting messages, from the first queue first; fewer when they are big.
+    def lease(self, session: str, queues: Collection[str], limit: int, after: str = "") -> list[Leased]:
+        """Take up to `limit` waiting messages, as many from each queue as there are; fewer when they are big.
+
+        Args:
+            after: the queues with higher names come first, so that each has its turn.
 
         Raises:
             SessionLost: the session has ended, so it cannot hold anything.
         """
-        waiting = [queue for queue in queues if self._anything_ready(queue)]
-        if not waiting or limit < 1:
+        waiting = self._ready(queues, limit, after) if limit > 0 else []
+        if not waiting:
             return []
-        found: list[Leased] = []
+        ids: list[int] = []
         budget_bytes = LEASE_BYTES
         with self.database.transaction() as c:
             self.sessions.require(c, session)
-            for queue in waiting:
-                ids, budget_bytes = _choose(c, queue, limit - len(found), budget_bytes)
-                found += _take(c, session, ids)
-                if len(found) >= limit or budget_bytes <= 0:
-                    break
+            now = time.time()
+            seen = dict.fromkeys(waiting, 0)
+            while seen and len(ids) < limit and budget_bytes > 0:
+                share = -(-(limit - len(ids)) // len(seen))
+                for queue, skip in list(seen.items()):
+                    most = min(share, limit - len(ids))
+                    if most < 1 or budget_bytes <= 0:
+                        break
+                    chosen, budget_bytes = _choose(c, queue, now, skip, most, budget_bytes)
+                    ids += chosen
+                    seen[queue] += len(chosen)
+                    if len(chosen) < most:
+                        del seen[queue]
+            return _take(c, session, ids)
+
+    def _ready(self, queues: Collection[str], most: int, after: str) -> list[str]:
+        """At most so many of the queues in which something waits, those behind `after` first.
+
+        A look without the write lock: most wake-ups of several consumers find that another was quicker.
+        """
+        if len(queues) <= FEW_QUEUES:
+            return self._ready_of(queues, most, after)
+        found: list[str] = []
+        before = takewhile(lambda name: name <= after, self._ready_behind("")) if after else ()
+        around = chain(self._ready_behind(after), before)
+        for number, name in enumerate(around):
+            if name in queues:
+                found.append(name)
+            if len(found) == most:
+                break
+            if number > 2 * len(queues):  # too many that others consume
+                return self._ready_of(queues, most, after)
         return found
 
+    def _ready_of(self, queues: Collection[str], most: int, after: str) -> list[str]:
+        """The same, by a look at each."""
+        in_turn = sorted(queues, key=lambda queue: (queue <= after, queue))
+        return list(islice(filter(self._anything_ready, in_turn), most))
+
+    def _ready_behind(self, name: str) -> Iterator[str]:
+        rows: Sequence[Row] = [()] * READY_AT_ONCE
+        while len(rows) == READY_AT_ONCE:
+            rows = self.database.read(READY_QUEUES, (name, READY_AT_ONCE))
+            for (name,) in rows:
+                yield name
+
     def _anything_ready(self, queue: str) -> bool:
-        """A look without the write lock: most wake-ups of several consumers find that another was quicker."""
         return bool(self.database.read(f"SELECT 1 FROM {READY} LIMIT 1", (queue,)))
 
     def ack(self, session: str, ids: Iterable[int]) -> int:
@@ -192,11 +248,15 @@ class Store:
         self.database.close()
 
 
-def _choose(c: sqlite3.Connection, queue: str, limit: int, budget_bytes: int) -> tuple[list[int], int]:
-    """The ids to lease from one queue, and what they leave of the budget (the first may exceed it)."""
+def _choose(
+    c: sqlite3.Connection, queue: str, now: float, skip: int, limit: int, budget_bytes: int
+) -> tuple[list[int], int]:
+    """The ids to lease from one queue after the first `skip`, and what they leave of the budget (the first may exceed
+    it)."""
     rows = c.execute(
-        f"SELECT id, length(body) FROM {READY} AND (expires_at IS NULL OR expires_at>?) ORDER BY rank, id LIMIT ?",
-        (queue, time.time(), limit),
+        f"SELECT id, length(body) FROM {READY} AND (expires_at IS NULL OR expires_at>?) "
+        "ORDER BY rank, id LIMIT ? OFFSET ?",
+        (queue, now, limit, skip),
     )
     ids = []
     for id_, size_bytes in rows.fetchall():
