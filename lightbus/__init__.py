@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     )
     from .core.rate import Rate
     from .core.retry import RetryPolicy
-    from .drivers import open_result_backend, open_transport
+    from .drivers import open_result_backend, open_schedule_store, open_transport
     from .endpoint import Invocation, current_delivery
     from .middleware import Middleware
 
@@ -77,6 +77,7 @@ __all__ = [
     "WorkerLost",
     "current_delivery",
     "open_result_backend",
+    "open_schedule_store",
     "open_transport",
     "rpc",
 ]
@@ -92,6 +93,7 @@ _HOMES = {
     "RetryPolicy": "core.retry",
     "current_delivery": "endpoint",
     "open_result_backend": "drivers",
+    "open_schedule_store": "drivers",
     "open_transport": "drivers",
     "rpc": "core.api",
 }

@@ -75,7 +75,14 @@ def beat(
     logs.configure(loglevel, log_format, logfile)
     app = discovery.required(apps, url)
     schedule = AppSchedule.of(app, url)
-    seeds = {} if celery_state is None else seeds_from(celery_state, schedule.jobs)
+    seeds = schedule.seeds()
+    if celery_state is not None:
+        if seeds:
+            raise click.UsageError(
+                "--celery-state is for a schedule that moves at once; the entries of this one move one by one "
+                "(lightbus_beat_entries), and Celery's beat tells their last runs"
+            )
+        seeds = seeds_from(celery_state, schedule.jobs)
     say = logs.log_line if log_format == "json" else logs.print_line
     if check:
         say("\n".join(next_lines(schedule.jobs, seeds)))
@@ -139,13 +146,17 @@ def next_lines(jobs: Sequence[Job], seeds: dict[str, Progress]) -> list[str]:
     for job in jobs:
         seed = seeds.get(job.entry.id, Progress(decided=now))
         plan.put(job.entry, replace(seed, decided=max(seed.decided, now)))
-    soon = sorted((due[0], job.entry.id) for job in jobs if (due := plan.next_slot(job.entry.id)) is not None)
+    shared = {entry_id for entry_id, seed in seeds.items() if seed.paused is not None}
+    here = [job.entry.id for job in jobs if job.entry.id not in shared]
+    soon = sorted((due[0], entry_id) for entry_id in here if (due := plan.next_slot(entry_id)) is not None)
     by_id = {job.entry.id: job for job in jobs}
     lines = [f"{len(jobs)} entries in code and settings" + (", the next:" if soon else "")]
     lines += [
         f"  {due.isoformat(timespec='seconds')}  {entry_id}: {by_id[entry_id].target.describe()}"
         for due, entry_id in soon[:_SHOWN]
     ]
+    if shared:
+        lines.append(f"shared with Celery's beat, fired here once it lets go of them: {', '.join(sorted(shared))}")
     for job in jobs:
         expression = getattr(job.entry.schedule, "expression", None)
         if expression is not None:

@@ -53,6 +53,7 @@ class Opened:
     code: AppSchedule
     store: ScheduleStore
     records: Mapping[str, Mapping[str, Any]]
+    seeds: Mapping[str, Progress]
 
     def jobs(self) -> dict[str, Job]:
         jobs = {job.entry.id: job for job in self.code.jobs}
@@ -68,7 +69,8 @@ class Opened:
         plan, now = Plan(), datetime.now(timezone.utc)
         for entry_id, job in self.jobs().items():
             record = self.records.get(entry_id)
-            plan.put(job.entry, Progress(decided=now) if record is None else progress_from(record))
+            seed = self.seeds.get(entry_id, Progress(decided=now))
+            plan.put(job.entry, seed if record is None else progress_from(record))
         return plan
 
     def carry_out(self, command: Mapping[str, Any]) -> None:
@@ -78,7 +80,9 @@ class Opened:
             LightbusError: nobody did it within 15 seconds; it waits for a leader.
         """
         self.store.post(command)
-        runner: Runner[Parcel] = Runner(self.code.jobs, self.store, parcels_of, SystemClock(), self.code.job_of, AWAY)
+        runner: Runner[Parcel] = Runner(
+            self.code.jobs, self.store, parcels_of, SystemClock(), self.code.job_of, AWAY, seeds=self.seeds
+        )
         deadline = time.monotonic() + _WAIT_SECONDS
         while time.monotonic() < deadline:
             done = runner.carry_out_commands()
@@ -95,7 +99,7 @@ def _opened(apps: tuple[str, ...], url: str | None) -> Iterator[Opened]:
     code = AppSchedule.of(app, url)
     store = code.store()
     try:
-        yield Opened(code, store, store.records())
+        yield Opened(code, store, store.records(), code.seeds())
     finally:
         store.resign()
         app.close()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lightbus_scheduler import Job, ScheduleError
+from lightbus_scheduler import Job, Progress, ScheduleError
 from lightbus_scheduler.plain import ENTRY_KEYS, Plain, entry_from, refuse_unknown
 
 from ..beat import EventTarget, Target
@@ -26,6 +28,7 @@ from .shared import without_password
 if TYPE_CHECKING:
     from ..compat.app import TaskApp
 
+_OF_CELERY = "beat_schedule"  #: source of the entries that Celery's beat reads too
 _TASK_KEYS = frozenset({"task", "args", "kwargs", "options"})
 _EVENT_KEYS = frozenset({"event", "fields"})
 _KNOWN = ENTRY_KEYS | _TASK_KEYS | _EVENT_KEYS
@@ -94,6 +97,18 @@ class AppSchedule:
         task_app.bus.use_default_url(self.app.url)
         return task_app
 
+    def seeds(self) -> dict[str, Progress]:
+        """For entries that the store does not know yet: those are left to Celery's beat until it lets go of them."""
+        if self._celery_app is None or "lightbus.compat.bridge" not in sys.modules:
+            return {}
+        from ..compat import bridge
+        from ..compat.beat import HELD
+
+        if bridge.moved_entries(self._celery_app) is None:
+            return {}
+        held = Progress(decided=datetime.now(timezone.utc), paused=HELD)
+        return {job.entry.id: held for job in self.jobs if job.source == _OF_CELERY}
+
     def job_of(self, definition: Plain) -> Job:
         """The job that a mapping tells: an entry's keys, and `task`, or `event`, with their arguments.
 
@@ -145,7 +160,7 @@ class AppSchedule:
         app.finalize()  # as Celery's beat does: `add_periodic_task` in on_after_finalize
         entries = dict(app.conf.beat_schedule or {})
         if entries:
-            return jobs_of(self.task_app, entries, "beat_schedule", celery_app=self._celery_app)
+            return jobs_of(self.task_app, entries, _OF_CELERY, celery_app=self._celery_app)
         return []
 
     def _of_settings(self) -> list[Job]:

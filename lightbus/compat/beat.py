@@ -14,6 +14,8 @@ from ..core.message import Parcel
 from .app import TaskApp
 from .schedules import PeriodicTask, periodic_tasks
 
+HELD = "Celery's beat fires it"  #: note of the pause in which Lightbus leaves an entry to Celery's beat
+
 
 @dataclass(frozen=True)
 class TaskTarget:

@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from .entries import Decision, Entry, Progress, message_id
 from .errors import ScheduleError
+from .handover import taken
 from .kinds import between
 from .plain import Plain, entry_from, moment_from, plain_progress, progress_from
 from .plan import IsRunning, Plan, nothing_runs
@@ -271,9 +272,11 @@ class Runner(Generic[T]):
         return progress
 
     def _record(self, entry_id: str, progress: Progress) -> Plain:
-        plain = plain_progress(progress)
-        definition = self._known[entry_id].definition
-        return plain if definition is None else {**plain, "definition": dict(definition)}
+        return {**plain_progress(progress), **self._definition(entry_id)}
+
+    def _definition(self, entry_id: str) -> Plain:
+        definition = self._known[entry_id].definition if entry_id in self._known else None
+        return {} if definition is None else {"definition": dict(definition)}
 
     def _fire(self, now: datetime) -> bool:
         decisions = self.plan.due(now, watched_since=self._watched_since, is_running=self.is_running, limit=BATCH)
@@ -351,6 +354,8 @@ class Runner(Generic[T]):
                 logger.error("the command %s is dropped: %s", dict(command), error)
                 records, messages = {}, []
             self._commit(records, messages, (tag,), before)
+            if command.get("do") == "take" and records and entry_id in self._known:
+                self._put(self._known[entry_id], progress_from(records[entry_id] or {}))
             logger.info("done: %s entry=%r", command.get("do"), entry_id)
             done.append(str(command.get("request")))
         return done
@@ -359,6 +364,11 @@ class Runner(Generic[T]):
         action = command.get("do")
         if action in ("add", "edit"):
             return {entry_id: self._define(command["definition"], entry_id, now)}, []
+        if action == "take":
+            known = self._known.get(entry_id) if entry_id in self.plan else None
+            progress = None if known is None else self.plan.progress(entry_id)
+            begun = taken(command, None if known is None else known.entry, progress, now)
+            return {} if begun is None else {entry_id: {**self._definition(entry_id), **plain_progress(begun)}}, []
         if entry_id not in self.plan:
             raise ScheduleError("entry", entry_id, "one that is there")
         progress = self.plan.progress(entry_id)

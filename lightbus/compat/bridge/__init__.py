@@ -28,11 +28,12 @@ from celery.app.defaults import DEFAULTS
 from ..app import default_app
 from ..settings import Settings, backend_setting
 from .adoption import adopt
+from .beat import moved_entries, watch_beat
 from .bridge import bridge_of, described, setting
 from .producers import keep_stubs, route_through
 from .workers import ForwardStep, forward_strategy
 
-__all__ = ["adopt", "forward_strategy", "forwarded", "install", "is_installed", "settings_from"]
+__all__ = ["adopt", "forward_strategy", "forwarded", "install", "is_installed", "moved_entries", "settings_from"]
 
 #: Celery's settings that `Settings` understands by the same name and that are plain values.
 _PLAIN_SETTINGS = (
@@ -46,7 +47,7 @@ _PLAIN_SETTINGS = (
 )  # fmt: skip
 
 
-def install(celery_app: Celery, *, moved: Iterable[str] = ()) -> None:
+def install(celery_app: Celery, *, moved: Iterable[str] = (), beat_entries: Iterable[str] | None = None) -> None:
     """Let the tasks of `celery_app` move to Lightbus. Call it right after `app = Celery(...)`; again is harmless.
 
     Reads no configuration, so that `config_from_object` may come after it.
@@ -55,8 +56,14 @@ def install(celery_app: Celery, *, moved: Iterable[str] = ()) -> None:
         moved: names of tasks that Lightbus serves, besides those that this process imports from `lightbus.compat` and
             those in the Celery setting `lightbus_moved`. Needed for a task whose module the Celery side does not
             import, and for one that is still written for Celery and run by `lightbus worker -A`.
+        beat_entries: names or patterns of the `beat_schedule` entries that `lightbus beat` fires, besides those in the
+            Celery setting `lightbus_beat_entries`. Given, if only empty, the two beats share the schedule; None with no
+            such setting: each of them fires all of it.
     """
     bridge = bridge_of(celery_app)
+    if beat_entries is not None:
+        named = [beat_entries] if isinstance(beat_entries, str) else beat_entries
+        bridge.beat_entries = frozenset(named) | (bridge.beat_entries or frozenset())
     bridge.moved.update([moved] if isinstance(moved, str) else moved)
     if bridge.installed:
         return
@@ -64,6 +71,7 @@ def install(celery_app: Celery, *, moved: Iterable[str] = ()) -> None:
     route_through(celery_app)
     celery_app.steps["consumer"].add(ForwardStep)
     keep_stubs(celery_app, bridge)
+    watch_beat(celery_app, partial(settings_from, celery_app))
     default_app().configure_later(partial(settings_from, celery_app))
 
 

@@ -83,6 +83,7 @@ class Bridge:
     def __init__(self, app: Celery) -> None:
         self.app = app
         self.moved: set[str] = set()
+        self.beat_entries: frozenset[str] | None = None
         self.installed = False
         self.counts: Counter[tuple[str, str]] = Counter()
         self._publisher = Publisher(app)
