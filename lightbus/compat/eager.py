@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import hooks, states
 from .canvas import Signature, signature
+from .canvas.signature import as_list
 from .eagerresult import EagerResult
 from .exceptions import Ignore, Reject, Retry
 from .request import Request, current_request, running
@@ -29,6 +30,7 @@ def request_for(
     """The request of a run in the caller, with what `apply` was told in `options`."""
     parent = current_request()
     callbacks, errbacks = (as_signature_dicts(options.get(key), key) for key in ("link", "link_error"))
+    stamped = as_list(options.get("stamped_headers")) if "stamped_headers" in options else None
     limits = [options.get("time_limit", task.time_limit), options.get("soft_time_limit", task.soft_time_limit)]
     return Request(
         id=task_id,
@@ -46,6 +48,8 @@ def request_for(
         headers=options.get("headers"),
         timelimit=None if limits == [None, None] else limits,
         ignore_result=options.get("ignore_result"),
+        stamped_headers=stamped,
+        stamps=None if stamped is None else {name: as_list(options.get(name)) for name in stamped},
         delivery_info={
             "is_eager": True, "exchange": None, "routing_key": None, "priority": options.get("priority"),
         },

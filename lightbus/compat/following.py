@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .canvas import signature
+from .canvas.compose import signature
 from .request import running
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import TransportError
 from . import states
-from .canvas import signature
+from .canvas.compose import signature
 from .exceptions import EncodeError, Ignore, Replaced
 from .request import running
 from .results import ResultDocument, exception_triple, format_traceback, safe_repr

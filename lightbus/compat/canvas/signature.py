@@ -176,6 +176,19 @@ class Signature(dict[str, Any]):
         links = [signature(one, app=self._app) for one in as_list(self.options.get("link"))]
         return [self, *(found for link in links for found in link.flatten_links())]
 
+    def stamp(self, visitor: Any = None, append_stamps: bool = False, **headers: Any) -> Signature:
+        """Put headers of your own on the messages of all that it is made of and linked to; returns it.
+
+        Args:
+            visitor: a `StampingVisitor`, which decides on the stamps of each part.
+            append_stamps: a stamp that is there already becomes a list of both values; else it stays as it is.
+            **headers: stamps for every part. A chord's body gets stamps only from a visitor, as in Celery.
+        """
+        from .stamping import stamp  # it knows the kinds of signatures, which are composed of these
+
+        stamp(self, visitor, append_stamps, headers)
+        return self
+
     # -- composing ---------------------------------------------------------------------------------------------------
 
     def __or__(self, other: Any) -> Any:
