@@ -178,6 +178,18 @@ def children(pid: int) -> list[int]:
     return sorted(found)
 
 
+def handlers(pid: int) -> list[int]:
+    """Of the children of a `lightbus worker` those that handle messages, and do not stand beside it. Linux."""
+    return [child for child in children(pid) if _comm(child) != "lightbus-beside"]
+
+
+def _comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def is_running(pid: int) -> bool:
     """True while a process exists and is not merely waiting to be reaped. Linux."""
     try:

@@ -15,16 +15,18 @@ from click.core import ParameterSource
 
 from ..core.errors import ConfigError
 from ..core.topology import TASK_QUEUE_PREFIX
+from ..describing import Load
 from ..listeners import EventEndpoint
 from ..serving import CallEndpoint
 from ..version import VERSION
-from ..worker import Process, Sign, Supervised, Supervisor, WorkerOptions, rates_of
+from ..worker import AnswerSign, Process, Sign, Supervised, Supervisor, WorkerOptions, answered_here, rates_of
 from . import apps as discovery
 from . import life as lives
 from . import logs
 from .beside import BeatBeside, check_schedule, shown_alone
 from .celery_flags import CeleryFlags, celery_options
 from .connecting import announce
+from .describing import describing
 from .monitoring import monitored
 from .shared import GroupedCommand, app_option, url_option, without_password
 from .supervision import Supervision, supervision_options
@@ -124,8 +126,9 @@ def worker(
             _warn_of_other_brokers(buses, url)
             if sys.stderr.isatty() or logger.isEnabledFor(logging.INFO):
                 say("\n".join(_banner(app, buses, options)))
+            described = describing(app, buses, wanted)
             if flags.pool == "solo":
-                with shown_alone([] if beside is None else [beside]):
+                with answered_here(described, Load), shown_alone([] if beside is None else [beside]):
                     _run_alone(buses, options, life, say)
                 return 0
 
@@ -139,7 +142,7 @@ def worker(
 
             if monitoring is not None:
                 monitoring.sign.start()
-            signs: list[Sign] = [*life.signs, *([] if monitoring is None else [monitoring.sign])]
+            signs: list[Sign] = [*life.signs, *([] if monitoring is None else [monitoring.sign]), AnswerSign(described)]
             signs += [] if beside is None else [beside]
             if log_format == "text" and logs.is_terminal():
                 signs.append(logs.TerminalTitle(sys.stderr))

@@ -8,6 +8,8 @@ Pure: drivers carry a `Topology` out. The names are part of the wire contract (d
     lightbus.reply.<app>.<token>    one exclusive queue per calling process
     lightbus.<celery queue>         the tasks that Celery would have had on <celery queue>
     lightbus.dead                   what could not be handled, with its reason
+    lightbus.describe               topic exchange on which workers are asked what they are
+    lightbus.describe.<app>.<token> one exclusive queue per app of a running worker, bound to it
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from .errors import DeclarationError
 from .message import MAX_NAME_LENGTH, Route
 
 EVENTS_EXCHANGE = "lightbus.events"
+DESCRIBE_EXCHANGE = "lightbus.describe"
 DEAD_LETTER_QUEUE = "lightbus.dead"
 TASK_QUEUE_PREFIX = "lightbus."
 
@@ -28,6 +31,8 @@ TASK_QUEUE_PREFIX = "lightbus."
 RPC_QUEUE_EXPIRES_SECONDS = 30.0
 #: A reply queue outlives a broken connection for that long, so that answers under way still arrive.
 REPLY_QUEUE_EXPIRES_SECONDS = 60.0
+#: What a killed worker leaves behind goes after that long.
+DESCRIBE_QUEUE_EXPIRES_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,18 @@ def reply_queue(app: str, token: str) -> Queue:
         name=f"lightbus.reply.{app}.{token}", durable=False, exclusive=True, auto_delete=True,
         expires_seconds=REPLY_QUEUE_EXPIRES_SECONDS,
     )  # fmt: skip
+
+
+def describe_topology(app: str, token: str) -> Topology:
+    """The queue on which one worker is asked about `app`; `token` tells workers apart.
+
+    The exchange is no fanout: on Redis that would be PUB/SUB, which no other language's client could answer alike.
+    """
+    queue = Queue(
+        name=f"{DESCRIBE_EXCHANGE}.{app}.{token}", durable=False, exclusive=True, auto_delete=True,
+        expires_seconds=DESCRIBE_QUEUE_EXPIRES_SECONDS,
+    )  # fmt: skip
+    return Topology((Exchange(DESCRIBE_EXCHANGE, "topic"),), (queue,), (Binding(DESCRIBE_EXCHANGE, "#", queue.name),))
 
 
 #: What answers may be sent to: queues of ours, those that RabbitMQ named (`amq.gen-...`, `amq.rabbitmq.reply-to...`;

@@ -10,9 +10,10 @@ runs         what runs now, its hard limit, and who ends it                     
 
 Between the two kinds of process: a board in shared memory that says what runs and what crashed (board.py, crashes.py,
 accounts.py), and a channel for words (control.py, lost.py). Beside the supervisor: limits, autoscale, health, pidfile,
-reload.
+reload; and as processes of their own (beside.py) health over HTTP (http.py) and what is asked about it (answering.py).
 """
 
+from .answering import AnswerSign, answered_here
 from .autoscale import Autoscale
 from .control import Supervised
 from .health import Health, HealthFile, Sign, Systemd
@@ -23,6 +24,6 @@ from .rates import Rates
 from .supervisor import Oversight, Supervisor
 
 __all__ = [
-    "Autoscale", "Health", "HealthFile", "Limits", "Oversight", "Process", "Rates", "Sign", "Supervised", "Supervisor",
-    "Systemd", "WorkerOptions", "rates_of",
+    "AnswerSign", "Autoscale", "Health", "HealthFile", "Limits", "Oversight", "Process", "Rates", "Sign", "Supervised",
+    "Supervisor", "Systemd", "WorkerOptions", "answered_here", "rates_of",
 ]  # fmt: skip

@@ -11,21 +11,18 @@ supervisor. Whoever reaches the port can read the names of tasks and queues: bin
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import mmap
 import os
-import signal
 import socket
-import struct
 import time
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from ..core.errors import ConfigError
+from .beside import Beside, Snapshot, SupervisorGone
 from .health import Health
 
 logger = logging.getLogger("lightbus.worker")
@@ -33,8 +30,6 @@ logger = logging.getLogger("lightbus.worker")
 STALE_SECONDS = 10.0  #: the supervisor speaks twice a second; one that has not for that long hangs
 CLIENT_SECONDS = 10.0  #: how long a client may take for its request
 _TEXT = "text/plain; charset=utf-8"
-_NAMES = [field.name for field in fields(Health)]
-_LAYOUT = struct.Struct(f"=Id{len(_NAMES)}q")
 
 #: The metrics at this moment: content type and text.
 RenderMetrics = Callable[[Health], tuple[str, bytes]]
@@ -50,35 +45,6 @@ def parse_address(text: str) -> tuple[str, int]:
     if not colon or not port.isdigit() or not 0 <= int(port) < 65536:
         raise ConfigError(f"an address is HOST:PORT, for example 127.0.0.1:9464, got {text!r}")
     return host.strip("[]") or "127.0.0.1", int(port)
-
-
-class Snapshot:
-    """A supervisor's last word on its health, in memory that forked processes share. One writer."""
-
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _LAYOUT.size)
-        self._sequence = 0
-
-    def write(self, health: Health, now: float) -> None:
-        """`now` is `time.monotonic()`, which is one clock for all processes of a machine."""
-        self._sequence = (self._sequence + 2) & 0xFFFFFFFE
-        values = [int(getattr(health, name)) for name in _NAMES]
-        struct.pack_into("=I", self._memory, 0, self._sequence + 1)  # odd: being written
-        _LAYOUT.pack_into(self._memory, 0, self._sequence + 1, now, *values)
-        struct.pack_into("=I", self._memory, 0, self._sequence)
-
-    def read(self) -> tuple[Health, float]:
-        """The health, and when it was written; 0.0 for never."""
-        while True:
-            sequence, at, *values = _LAYOUT.unpack_from(self._memory, 0)
-            again = struct.unpack_from("=I", self._memory, 0)[0]
-            if sequence == again and sequence % 2 == 0:
-                return _health(values), at
-
-
-def _health(values: list[int]) -> Health:
-    known: dict[str, Any] = dict(zip(_NAMES, values, strict=True))
-    return Health(**known | {"ready": bool(known["ready"]), "stopping": bool(known["stopping"])})
 
 
 class HttpSign:
@@ -105,9 +71,8 @@ class HttpSign:
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
             raise ConfigError(f"cannot listen on {address} for --http: {reason}") from error
         self._render_metrics = render_metrics
-        self._at_end = at_end
         self._snapshot = Snapshot()
-        self._pid = 0
+        self._process = Beside("serves --http", self._serve, keeps=(self._listener.fileno(),), at_end=at_end)
 
     @property
     def port(self) -> int:
@@ -117,15 +82,13 @@ class HttpSign:
     def start(self) -> None:
         """Fork the process. Before the supervisor opens anything that it must not inherit."""
         self._snapshot.write(Health(), time.monotonic())
-        self._fork()
+        self._process.start()
         logger.info("health and metrics are served on port %d", self.port)
 
     def show(self, health: Health, now: float) -> None:
         """See `Sign`."""
         self._snapshot.write(health, now)
-        if self._pid and os.waitpid(self._pid, os.WNOHANG)[0]:
-            logger.error("the process that serves --http has ended; another starts")
-            self._fork()
+        self._process.keep()
 
     def reloading(self) -> None:
         """See `Sign`. The new code listens itself."""
@@ -139,32 +102,12 @@ class HttpSign:
         """In a child of the supervisor: the port is not its own."""
         self._listener.close()
 
-    def _fork(self) -> None:
-        supervisor = os.getpid()
-        self._pid = os.fork()
-        if self._pid == 0:
-            try:
-                _become_server()
-                _close_all_but(self._listener.fileno())
-                with contextlib.suppress(_SupervisorGone):
-                    Server(self._listener, self._snapshot, self._render_metrics, supervisor).serve_forever()
-                self._at_end()
-            except BaseException:  # the top of this process
-                logger.exception("the process that serves --http ended by a defect")
-            finally:
-                os._exit(0)
+    def _serve(self, supervisor: int) -> None:
+        Server(self._listener, self._snapshot, self._render_metrics, supervisor).serve_forever()
 
     def _end(self) -> None:
         self._listener.close()
-        if self._pid:
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                os.kill(self._pid, signal.SIGKILL)  # it has nothing to finish
-                os.waitpid(self._pid, 0)
-            self._pid = 0
-
-
-class _SupervisorGone(Exception):
-    """It was killed, or ended without a word."""
+        self._process.end()
 
 
 class Server(ThreadingHTTPServer):
@@ -185,7 +128,7 @@ class Server(ThreadingHTTPServer):
     def service_actions(self) -> None:
         """Called twice a second by `serve_forever`."""
         if os.getppid() != self._supervisor:
-            raise _SupervisorGone
+            raise SupervisorGone
 
     def page(self, path: str) -> tuple[int, str, bytes]:
         """Status, content type and body."""
@@ -234,20 +177,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         logger.debug("http %s", format % args)
-
-
-def _become_server() -> None:
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)  # they are the supervisor's, which ends this process by SIGKILL
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def _close_all_but(listener: int) -> None:
-    """Close what a supervisor that runs already has open: its children wait for the end of one of these pipes."""
-    for name in os.listdir("/dev/fd"):
-        number = int(name)
-        if number > 2 and number != listener:
-            with contextlib.suppress(OSError):  # the descriptor of this very listing
-                os.close(number)

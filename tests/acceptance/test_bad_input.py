@@ -34,7 +34,7 @@ from tests.acceptance.shop import (
     wait_for,
 )
 from tests.brokers import Brokers
-from tests.processes import children
+from tests.processes import handlers
 
 SECONDS = 20.0
 CASE = "case"  #: header that names the case, so that its dead letter is found again
@@ -73,7 +73,7 @@ class Serving:
         return {str(wire.headers[CASE]): wire for wire in self.take(DEAD_QUEUE, count)}
 
     def pids(self) -> list[int]:
-        return [self.worker.pid, *children(self.worker.pid)]
+        return [self.worker.pid, *handlers(self.worker.pid)]
 
 
 @pytest.fixture(
@@ -87,7 +87,7 @@ def serving(
         stage.move(to_lightbus=True)
         worker = stage.lightbus("shop", "support", processes=2)
         worker.wait_for_log(LIGHTBUS_READY)
-        wait_for(lambda: len(children(worker.pid)) == 2, SECONDS, "both processes")
+        wait_for(lambda: len(handlers(worker.pid)) == 2, SECONDS, "both processes")
         yield Serving(stage, worker)
 
 

@@ -18,7 +18,7 @@ import pytest
 from lightbus.compat import Settings, TaskApp
 from tests.acceptance.shop import BROKERS, LIGHTBUS_READY, Program, Stage, broker, stage_on, wait_for
 from tests.brokers import Brokers
-from tests.processes import children, is_running
+from tests.processes import handlers, is_running
 
 COUNT = 4
 SECONDS = 40.0  #: an idle lease ends after at most 10
@@ -142,7 +142,7 @@ def assert_nothing_lost_and_repeats_flagged(crawlers: Crawlers, sent: set[str]) 
 
 
 def test_a_killed_child_costs_nothing_and_is_replaced(crawlers: Crawlers, sent: set[str]) -> None:
-    (child,) = children(crawlers.worker.pid)
+    (child,) = handlers(crawlers.worker.pid)
     first = crawlers.noted("began")[0]["id"]
 
     os.kill(child, signal.SIGKILL)
@@ -157,7 +157,7 @@ def test_a_killed_child_costs_nothing_and_is_replaced(crawlers: Crawlers, sent: 
 
 
 def test_a_killed_supervisor_lets_its_child_finish_and_hand_back(crawlers: Crawlers, sent: set[str]) -> None:
-    (child,) = children(crawlers.worker.pid)
+    (child,) = handlers(crawlers.worker.pid)
 
     crawlers.worker.kill()
     wait_for(lambda: "the supervisor is gone" in crawlers.worker.read_log(), SECONDS, "the child to see it")

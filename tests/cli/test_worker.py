@@ -8,8 +8,11 @@ import signal
 
 import pytest
 
+from lightbus.core.description import Description
+from lightbus.describing import ask
+from lightbus.drivers import open_transport
 from tests.cli.conftest import Project
-from tests.processes import children, is_running, wait_for
+from tests.processes import children, handlers, is_running, wait_for
 
 
 def test_a_worker_answers_calls_hears_events_and_ends_with_0(each_broker: Project, prefix: str) -> None:
@@ -25,9 +28,9 @@ def test_a_worker_answers_calls_hears_events_and_ends_with_0(each_broker: Projec
 
 def test_a_child_that_is_killed_is_replaced_and_its_work_goes_on(each_broker: Project, prefix: str) -> None:
     worker = each_broker.worker("-A", "shop", "-c", "1")
-    (first,) = children(worker.pid)
+    (first,) = handlers(worker.pid)
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: [pid for pid in children(worker.pid) if pid != first], 10, "another child", [worker.log])
+    wait_for(lambda: [pid for pid in handlers(worker.pid) if pid != first], 10, "another child", [worker.log])
     fired = each_broker.run("fire", f"{prefix}.tickets.created", "id=3", "-A", "shop")
 
     assert fired.code == 0, fired.err
@@ -40,7 +43,7 @@ def test_the_ready_line_has_the_pids_of_the_children(project: Project) -> None:
     found = re.search(r"^lightbus worker ready pids=([\d,]+)$", worker.read_log(), re.MULTILINE)
 
     assert found is not None
-    assert sorted(map(int, found[1].split(","))) == children(worker.pid)
+    assert sorted(map(int, found[1].split(","))) == handlers(worker.pid)
     worker.interrupt()
     assert worker.wait() == 0
 
@@ -82,7 +85,8 @@ def test_a_solo_worker_has_no_child(project: Project, prefix: str) -> None:
 
 def test_children_end_when_the_worker_is_killed(project: Project) -> None:
     worker = project.worker("-A", "shop", "-c", "2")
-    pids = children(worker.pid)
+    # Both that handle messages, and the one beside them that says what the worker is.
+    pids = wait_for(lambda: len(found := children(worker.pid)) == 3 and found, 10, "all children", [worker.log])
     worker.kill()
 
     wait_for(lambda: not any(map(is_running, pids)), 10, "the children to end", [worker.log])
@@ -118,3 +122,38 @@ def test_the_command_lines_broker_wins_over_the_environment_and_not_over_the_cod
     project.write("shop.py", text.replace(f'Bus("{prefix}")', f'Bus("{prefix}", url="{sqlite_url}")'))
     log = project.worker("-A", "shop", "-c", "1", "--url", "redis://127.0.0.1:1").read_log()
     assert "names its broker in the code" in log
+
+
+@pytest.mark.parametrize("broker_url", ["redis"], indirect=True)
+def test_a_worker_whose_processes_all_hang_says_what_it_is(each_broker: Project, broker_url: str, prefix: str) -> None:
+    """And goes on saying so when the process that does was killed, and after a reload; then no more."""
+
+    def answers(count: int = 1) -> list[Description]:
+        transport = open_transport(broker_url)
+        try:
+            return ask(transport, "test", seconds=2.0, enough=lambda found: len(found) == count)
+        finally:
+            transport.close()
+
+    worker = each_broker.worker("-A", "shop", "-c", "2")
+    (said,) = wait_for(answers, 30, "an answer", [worker.log])
+    assert (said.app, said.pid, said.processes) == (prefix, worker.pid, 2)
+    stopped = handlers(worker.pid)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        (still,) = wait_for(answers, 30, "an answer", [worker.log])
+        assert (still.worker, still.slots) == (said.worker, 2)
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+
+    (beside,) = set(children(worker.pid)) - set(handlers(worker.pid))
+    os.kill(beside, signal.SIGKILL)
+    worker.wait_for_log("another starts")
+    wait_for(lambda: [one for one in answers() if one.pid == worker.pid], 30, "an answer", [worker.log])
+    worker.signal(signal.SIGHUP)
+    new = wait_for(lambda: [one for one in answers() if one.worker != said.worker], 30, "the new code", [worker.log])
+    assert new[0].pid == worker.pid
+    assert worker.stop() == 0
+    assert answers() == []

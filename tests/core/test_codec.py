@@ -22,6 +22,15 @@ from lightbus.core.codec import (
     kind_of,
     split_version,
 )
+from lightbus.core.description import (
+    Description,
+    HeardEvent,
+    RunningListener,
+    ServedApi,
+    decode_description,
+    encode_description,
+    encode_question,
+)
 from lightbus.core.errors import DecodeError
 from lightbus.core.message import CallMessage, EventMessage, Origin, ReplyMessage, Wire
 
@@ -49,11 +58,32 @@ RESULT = ReplyMessage(call_id=ORIGIN.id, payload=b'"Broken"', failed=False)
 PROBLEM = ReplyMessage(
     call_id=ORIGIN.id, payload=b'{"type":"api:NotFound","title":"NotFound","fields":{"id":7}}', failed=True
 )
+QUESTION = Origin(id="0b5e8d1c2f3a4b5c6d7e8f9a0b1c2d3e", source="command-line", sent_at=NOW, correlation_id="0b5e")
+DESCRIPTION = Description(
+    app="support", worker="4f1d22a9c0b7", host="web-2", pid=41, lightbus="0.1.0", started_at="2026-11-24T00:00:00.000Z",
+    processes=2, slots=2, busy=1,
+    apis=(
+        ServedApi(
+            name="support.tickets", version="1.0", queue="lightbus.rpc.support.tickets.v1",
+            contract={"name": "support.tickets", "version": "1.0", "events": {}, "calls": {}},
+        ),
+    ),
+    listeners=(
+        RunningListener(
+            name="greet", queue="support.on.greet", events=(HeardEvent(name="shop.orders.placed", version="1.2"),)
+        ),
+    ),
+    queues=("lightbus.rpc.support.tickets.v1", "support.on.greet"),
+)  # fmt: skip
 WIRES = {
     "event": encode_event(EVENT),
     "call": encode_call(CALL, now=NOW),
     "result": encode_reply(RESULT),
     "problem": encode_reply(PROBLEM),
+    "describe": encode_question(QUESTION, reply_to="lightbus.reply.command-line.1.ab", deadline=NOW + 1.0, now=NOW),
+    "description": encode_reply(
+        ReplyMessage(call_id=QUESTION.id, payload=encode_description(DESCRIPTION), failed=False)
+    ),
 }
 
 
@@ -72,6 +102,16 @@ def test_golden_messages_read_back_as_the_same_values() -> None:
     assert decode_call(golden("call")) == CALL
     assert decode_reply(golden("result")) == RESULT
     assert decode_reply(golden("problem")) == PROBLEM
+    assert decode_call(golden("describe")).name == "lightbus.describe"
+    assert decode_description(decode_reply(golden("description")).payload) == DESCRIPTION
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b'{"app":1}', b"[" * 100_000], ids=["empty", "list", "object", "type", "deep"]
+)
+def test_an_answer_that_is_no_description_is_a_decode_error(body: bytes) -> None:
+    with pytest.raises(DecodeError, match="no description"):
+        decode_description(body)
 
 
 @pytest.mark.parametrize("name", WIRES)

@@ -14,7 +14,7 @@ from lightbus import Api, Bus, Event, RetryPolicy, current_delivery, rpc
 from lightbus.worker import WorkerOptions
 from lightbus.worker.children import resident_bytes
 from tests.brokers import RabbitMQ
-from tests.processes import Processes, children, wait_for
+from tests.processes import Processes, handlers, wait_for
 from tests.runtime.workers import working
 
 
@@ -135,7 +135,7 @@ def test_a_slow_consumer_holds_a_bounded_part_of_a_long_queue(
             folder=tmp_path,
         )  # fmt: skip
         worker.wait_for_log("lightbus worker ready", 60)
-        (pid,) = children(worker.pid)
+        (pid,) = handlers(worker.pid)
         return pid
 
     pid = start()

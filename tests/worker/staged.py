@@ -14,7 +14,7 @@ from lightbus.compat import Settings, TaskApp
 from lightbus.core.topology import DEAD_LETTER_QUEUE
 from lightbus.drivers import open_transport
 from lightbus.ports import Delivery
-from tests.processes import Process, Processes, children, wait_for
+from tests.processes import Process, Processes, handlers, wait_for
 
 SECONDS = 40.0
 
@@ -204,7 +204,7 @@ class Staged:
 
 
 def only_child(worker: Process) -> int:
-    (pid,) = wait_for(lambda: children(worker.pid), SECONDS, "a child", [worker.log])
+    (pid,) = wait_for(lambda: handlers(worker.pid), SECONDS, "a child", [worker.log])
     return pid
 
 
@@ -212,6 +212,6 @@ def another_child(worker: Process, known: list[int]) -> int:
     """The pid of a child that is none of `known`."""
 
     def found() -> int:
-        return next((pid for pid in children(worker.pid) if pid not in known), 0)
+        return next((pid for pid in handlers(worker.pid) if pid not in known), 0)
 
     return wait_for(found, SECONDS, "another child", [worker.log])

@@ -9,7 +9,7 @@ import pytest
 from lightbus import Bus
 from lightbus.compat import TimeLimitExceeded, WorkerLostError, chord, signature
 from lightbus.core.errors import RemoteError
-from tests.processes import Processes, children, is_running, wait_for
+from tests.processes import Processes, handlers, is_running, wait_for
 from tests.worker.staged import SECONDS, Staged, Work, another_child, only_child
 
 
@@ -168,11 +168,11 @@ def test_a_process_with_too_much_memory_is_replaced_when_it_is_done(staged: Stag
 
 def test_processes_are_added_while_messages_wait(staged: Staged) -> None:
     worker = staged.worker("--autoscale", "3,1", "--prefetch", "1")
-    assert len(children(worker.pid)) == 1
+    assert len(handlers(worker.pid)) == 1
     staged.fire(*((str(number), "wait") for number in range(6)))
     staged.wait_for_noted("began", 3, log=worker.log)
 
-    assert len(children(worker.pid)) == 3
+    assert len(handlers(worker.pid)) == 3
     staged.open_gate()
     staged.wait_for_noted("ended", 6, log=worker.log)
     assert worker.stop() == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lightbus.worker.reload import SourceWatch
-from tests.processes import Process, children, is_running, wait_for
+from tests.processes import Process, handlers, is_running, wait_for
 from tests.worker.staged import SECONDS, Staged, only_child
 
 
@@ -23,7 +23,7 @@ def change(staged: Staged, old: str, new: str) -> None:
 
 def wait_for_new_children(worker: Process, old: list[int]) -> None:
     wait_for(
-        lambda: not any(map(is_running, old)) and len(children(worker.pid)) == len(old), SECONDS,
+        lambda: not any(map(is_running, old)) and len(handlers(worker.pid)) == len(old), SECONDS,
         "the old children to be gone", [worker.log],
     )  # fmt: skip
 
@@ -31,7 +31,7 @@ def wait_for_new_children(worker: Process, old: list[int]) -> None:
 def test_sighup_loads_new_code_keeps_the_pid_and_loses_nothing(each_staged: Staged) -> None:
     staged = each_staged
     worker = staged.worker("-c", "2")
-    old = children(worker.pid)
+    old = handlers(worker.pid)
     staged.fire(("long", "wait"), *((f"a{number}", "") for number in range(20)))
     staged.wait_for_noted("began", 5, log=worker.log)
     change(staged, "VERSION = 1", "VERSION = 2")
@@ -71,13 +71,13 @@ def test_a_second_reload_and_a_stop_end_all_that_was_ever_started(staged: Staged
     worker = staged.worker("--grace-seconds", "600")
     staged.fire(("long", "wait"))
     staged.wait_for_noted("began", log=worker.log)
-    seen = children(worker.pid)
+    seen = handlers(worker.pid)
     for count in (2, 3):
         worker.signal(signal.SIGHUP)
         wait_for(
             lambda count=count: worker.read_log().count("worker ready") == count, SECONDS, "a new child", [worker.log]
         )
-        seen += children(worker.pid)
+        seen += handlers(worker.pid)
     worker.signal(signal.SIGTERM)
     worker.wait_for_log("a second signal ends")
     staged.open_gate()

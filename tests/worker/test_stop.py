@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Processes, children, wait_for
+from tests.processes import Processes, handlers, wait_for
 
 APP = """
 import os, signal, threading, time
@@ -64,7 +64,7 @@ def test_what_runs_finishes_and_what_has_not_begun_goes_back(processes: Processe
     fire = "from stopping import bus, Work; [bus.fire(Work.wanted(seconds=s)) for s in (1.5, 0.25, 0.125)]; bus.close()"
     assert processes.start("python", "-c", fire, name="fire", environment={"BROKER": sqlite_url}).wait() == 0
     worker.wait_for_log("begin 1.5")
-    child = children(worker.pid)[0]
+    child = handlers(worker.pid)[0]
 
     assert worker.stop() == 0
     log = worker.read_log()
