@@ -31,6 +31,7 @@ COMMANDS = {
     "fire": "Fire an event.",
     "send": "Send a task by its name.",
     "tail": "Print events as they arrive, without taking them from anybody.",
+    "ls": "List who runs, who serves what, who listens to what.",
     "contract": "Export API contracts, compare them, or write one down as Python.",
     "dead": "Look at what was parked, try it again, or throw it away.",
     "doctor": "Look at the broker and the app, and say what is wrong.",

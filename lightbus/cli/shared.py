@@ -31,6 +31,14 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(function)
 
 
+def wait_option(function: F) -> F:
+    """`--wait SECONDS`, for what asks the workers that run."""
+    return click.option(
+        "--wait", "wait_seconds", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", default=1.0,
+        show_default=True, help="How long to wait for the workers' answers.",
+    )(function)  # fmt: skip
+
+
 class Grouped(click.Option):
     """An option that `--help` shows under a heading: `@click.option(..., cls=Grouped, group="Limits")`."""
 
