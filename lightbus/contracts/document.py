@@ -21,9 +21,11 @@ from typing import Any, TypeAlias, get_type_hints
 import msgspec
 
 from ..core.api import Api
+from ..core.codec import split_version
 from ..core.errors import ApiError, ConfigError, DeclarationError
 from ..core.plain import plain_schema
 from ..core.schema import CallSchema
+from ..core.topology import check_name
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 FORMAT = 1
@@ -82,7 +84,7 @@ def read_document(text: str | bytes, where: str) -> Json:
         where: names the text in errors.
 
     Raises:
-        ConfigError: it is no such document.
+        ConfigError: it is no such document, or names an API as none can be named.
     """
     try:
         document = msgspec.json.decode(text, type=_Document)
@@ -90,6 +92,12 @@ def read_document(text: str | bytes, where: str) -> Json:
         raise ConfigError(f"{where} is no contract document: {error}") from error
     if document.lightbus_contract != FORMAT:
         raise ConfigError(f"{where} has format {document.lightbus_contract}; this version reads {FORMAT}")
+    for api in document.apis:
+        try:
+            check_name(api.name, "the API name")
+            split_version(api.version)
+        except (DeclarationError, ValueError) as error:
+            raise ConfigError(f"{where}: {error}") from error
     plain: Json = msgspec.json.decode(text)
     return plain
 
