@@ -30,6 +30,7 @@ TEST = [
     "mypy>=1.13",
     "psycopg[binary]>=3.1",
     *SQLALCHEMY,
+    "sqlalchemy[asyncio]>=2.0",
     "pydantic>=2.5",
     "cronsim>=2.6",
     "freezegun>=1.5",

@@ -15,7 +15,7 @@ from .config import resolve_url
 from .core.api import Api, Event, Rpc
 from .core.codec import encode_event
 from .core.errors import DeclarationError
-from .core.message import EventMessage, Route, Wire
+from .core.message import EventMessage, Parcel, Route, Wire
 from .core.rate import Rate
 from .core.retry import RetryPolicy
 from .core.schema import encode_event as encode_payload
@@ -26,6 +26,7 @@ from .endpoint import Endpoint
 from .identity import new_origin
 from .listeners import EventEndpoint, Listener, spec_of
 from .middleware import Middleware, checked
+from .outbox import OutboxStore
 from .ports import Transport
 from .publishing import Publication, PublishHook, PublishHooks
 from .serving import CallEndpoint
@@ -76,6 +77,7 @@ class Bus:
         self._endpoints: list[Endpoint] = []
         self._can_fire = False
         self._jobs: list[Job] = []
+        self._outboxes: list[OutboxStore] = []
         self._middleware = checked(middleware)
         self._publish_hooks = PublishHooks()
 
@@ -277,6 +279,37 @@ class Bus:
 
     # -- for workers and tools ---------------------------------------------------------------------------------------
 
+    def parcel_of(self, event: Event) -> Parcel:
+        """What `fire` would publish, with its id, for somebody who publishes it later. Connects to nothing.
+
+        Raises:
+            BadArguments: a field is not of its declared type.
+        """
+        wire, route, end = self._encoded(event)
+        if end is not None:
+            written: Future[None] = Future()
+            written.set_result(None)
+            end(written)
+        return Parcel(wire, route)
+
+    def add_outbox(self, store: OutboxStore) -> None:
+        """Let `lightbus outbox` and the relays in this app's workers know the tables of an outbox."""
+        self._outboxes.append(store)
+
+    def outboxes(self) -> tuple[OutboxStore, ...]:
+        """What `add_outbox` was told."""
+        return tuple(self._outboxes)
+
+    def open_another_transport(self) -> Transport:
+        """A connection of its own to the same broker, for whoever works beside this bus and closes it himself.
+
+        Raises:
+            DeclarationError: the bus was made with a transport and does not know the way.
+        """
+        if not self._owns_transport:
+            raise DeclarationError(f"bus {self.name!r} was given its transport; it cannot open another one")
+        return open_transport(self.url, options=self._options)
+
     def add_endpoint(self, endpoint: Endpoint) -> None:
         """Let this app's workers answer the queues of `endpoint` too."""
         self._endpoints.append(endpoint)
@@ -325,10 +358,14 @@ class Bus:
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _event(self, event: Event) -> tuple[Wire, Route, Callable[[Future[Any]], None] | None]:
-        spec = spec_of(event)
         if not self._can_fire:
+            spec_of(event)
             self.transport.declare(Topology((Exchange(EVENTS_EXCHANGE, "topic"),)))
             self._can_fire = True
+        return self._encoded(event)
+
+    def _encoded(self, event: Event) -> tuple[Wire, Route, Callable[[Future[Any]], None] | None]:
+        spec = spec_of(event)
         payload = encode_payload(event)
         origin, route, end = new_origin(self.name), event_route(spec.name, spec.major), None
         if self._publish_hooks:

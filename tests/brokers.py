@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+import psycopg
 import redis
 
 KEEP = Path(__file__).with_name("tools") / "keep.py"
@@ -112,6 +113,13 @@ def tail(path: Path, lines: int = 30) -> str:
         return f"({path.name} does not exist)"
     text = re.sub(r"\x1b\[[0-9;]*m", "", path.read_text(errors="replace"))
     return "\n".join(text.splitlines()[-lines:])
+
+
+def wait_until_gone(pid: int, seconds: float) -> None:
+    """Return when no process has that pid any more, or after that long."""
+    deadline = time.monotonic() + seconds
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def descendants(pid: int) -> list[int]:
@@ -437,6 +445,7 @@ class Brokers:
         self.owner_pid = owner_pid
         self._rabbitmq: RabbitMQ | RunningRabbitMQ | None = None
         self._redis_url: str | None = None
+        self._postgres: PostgreSQL | None = None
 
     # Servers
 
@@ -457,6 +466,13 @@ class Brokers:
         if self._redis_url is None:
             self._redis_url = os.environ.get("LIGHTBUS_TEST_REDIS_URL") or self._join(Redis).url
         return self._redis_url
+
+    def postgres_server(self) -> PostgreSQL:
+        """The PostgreSQL of this run, started when it is not yet."""
+        if self._postgres is None:
+            self.folder.chmod(0o711)  # for its user, who is another one where root runs the tests
+            self._postgres = self._join(PostgreSQL)
+        return self._postgres
 
     def _join(self, kind: type[ServerT]) -> ServerT:
         folder = self.folder / kind.name
@@ -481,6 +497,10 @@ class Brokers:
 
     def stop(self) -> None:
         """End all servers of the run and wait until they are gone. The owner calls this, once."""
+        with contextlib.suppress(OSError, ValueError):  # by its own way, as `PostgreSQL.stop`; its keeper ends with it
+            pid = int((self.folder / PostgreSQL.name / "data" / "postmaster.pid").read_text().split()[0])
+            os.kill(pid, signal.SIGQUIT)
+            wait_until_gone(pid, 10)
         pid_files = list(self.folder.glob("*/*.keep.pid"))
         for pid_file in pid_files:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -526,6 +546,18 @@ class Brokers:
                     client.flushdb()
                 return
         raise BrokerFailed(f"none of the {count - 1} databases from 1 on at {parts.netloc} is empty and free")
+
+    @contextlib.contextmanager
+    def postgres_database(self) -> Iterator[str]:
+        """URL of an empty database of PostgreSQL that no other test gets; deleted afterwards."""
+        server = self.postgres_server()
+        name = f"test{self._next_number('postgres')}"
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute(f"create database {name}")
+            try:
+                yield f"{server.url.rpartition('/')[0]}/{name}"
+            finally:
+                connection.execute(f"drop database {name} with (force)")
 
     # Shared by the processes of a run
 

@@ -153,6 +153,13 @@ def redis_url(brokers: Brokers) -> Iterator[str]:
 
 
 @pytest.fixture
+def postgres_url(brokers: Brokers) -> Iterator[str]:
+    """An empty database of PostgreSQL for this test alone."""
+    with brokers.postgres_database() as url:
+        yield url
+
+
+@pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
     """The embedded broker, in a file of this test; the path is absolute."""
     return f"sqlite:///{tmp_path / 'broker.sqlite'}"

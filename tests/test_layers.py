@@ -40,11 +40,16 @@ ONLY_IN = {
     "celery": ("lightbus.compat.bridge", "lightbus.compat.backends.celery_class"),
     "django": (
         "lightbus.contrib.django",
+        "lightbus.contrib.outbox.django",
         "lightbus.compat.django",
         "lightbus.compat.backends.django_cache",
         "lightbus.compat.backends.django_tables",
     ),
-    "sqlalchemy": ("lightbus.contrib.sqlalchemy", "lightbus.compat.backends.database"),
+    "sqlalchemy": (
+        "lightbus.contrib.sqlalchemy",
+        "lightbus.contrib.outbox.sqlalchemy",
+        "lightbus.compat.backends.database",
+    ),
     "prometheus_client": ("lightbus.contrib.metrics",),
     "opentelemetry": ("lightbus.contrib.otel",),
     **dict.fromkeys(("amqp", "vine", "redis"), ("lightbus.drivers", "lightbus.compat.bridge")),

@@ -226,8 +226,11 @@ class TaskApp:
         sent = self.transport.publish(outgoing.wire, outgoing.route, delay_seconds=outgoing.delay_seconds)
         return self.sent(outgoing, sent)
 
-    def outgoing(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> Outgoing:
+    def outgoing(self, name: str, args: Any, kwargs: Any, options: dict[str, Any], *, declare: bool = True) -> Outgoing:
         """All of `send_task` but the publish itself, which the caller does: so the way to the broker stays short.
+
+        Args:
+            declare: make the queue stand. Without it the broker is not asked for anything.
 
         Raises as `send_task` does.
         """
@@ -250,7 +253,7 @@ class TaskApp:
             reply_to = self.results.expect(message.id)
             message = msgspec.structs.replace(message, reply_to=message.reply_to or reply_to)
             sending = replace(sending, message=message)
-        message, route, delay_seconds = self._located(sending, options)
+        message, route, delay_seconds = self._located(sending, options, declare=declare)
         handled, end = current_delivery(), None
         trace = {} if handled is None else dict(handled.trace)
         if self._publish_hooks:
@@ -374,12 +377,18 @@ class TaskApp:
             self._declare(queue, known.topology)
         except TopologyMismatch:
             self._declare(queue, lambda: Topology(queues=(Queue(name=queue, passive=True),)))
+        return self._celery_route(queue)
+
+    def _celery_route(self, queue: str) -> Route:
+        known = self.settings.celery_queue(queue)
         if known.exchange_type == "direct":
             return Route("", queue)
         return Route(known.exchange or queue, known.routing_key or queue)
 
-    def _located(self, sending: Sending, options: Mapping[str, Any]) -> tuple[TaskMessage, Route, float]:
-        """Where a message goes, and after how many seconds; what it goes through is made to stand."""
+    def _located(
+        self, sending: Sending, options: Mapping[str, Any], *, declare: bool = True
+    ) -> tuple[TaskMessage, Route, float]:
+        """Where a message goes, and after how many seconds; what it goes through is made to stand, with `declare`."""
         message = sending.message
         name = options.get("route_name") or message.task
         queue = sending.queue or self._queue_of(sending.route) or self.settings.route(name, options)
@@ -388,12 +397,14 @@ class TaskApp:
             # leave the caller waiting, and while a delayed message waits in the broker its expiry would run off.
             if sending.delay_seconds > 0 or not message.ignore_result:
                 message = msgspec.structs.replace(message, expiration_seconds=None)
-            self.declare(queue)
+            if declare:
+                self.declare(queue)
             return message, Route("", task_queue_name(queue)), sending.delay_seconds
         if sending.route is not None:
-            self._declare_for_route(sending.route)
+            if declare:
+                self._declare_for_route(sending.route)
             return message, sending.route, 0.0
-        return message, self.declare_for_celery(queue), 0.0
+        return message, self.declare_for_celery(queue) if declare else self._celery_route(queue), 0.0
 
     def _queue_of(self, route: Route | None) -> str:
         """The queue that an exchange and a routing key lead to, where the settings tell; else `""`."""

@@ -13,6 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..core.errors import TransportError
-from ..core.message import Route
+from ..core.message import Parcel, Route
 from ..core.outcome import REPEAT_HEADER
 from ..core.rate import Rate
 from . import eager, json
@@ -179,19 +180,8 @@ class Task:
         """
         app = self.app
         settings = app.settings  # read first: annotations in them are attributes of this task
-        shadow = shadow or self.shadow_name(args, kwargs, options)
         options |= {"task_id": task_id, "link": link, "link_error": link_error, "shadow": shadow}
-        hard, soft = self.time_limit, self.soft_time_limit
-        if hard and soft and soft > hard:
-            raise ValueError(f"task {self.name!r}: soft_time_limit {soft} must be at most time_limit {hard}")
-        if self.typing:
-            self.check_arguments(args or (), kwargs or {})
-        if self._dump_arguments is not None:
-            args, kwargs = self._dump_arguments(args or (), kwargs or {})
-        merged = {**self._exec_options(), **options}
-        merged.setdefault("add_to_parent", self.trail)
-        if merged.get("ignore_result") is None:
-            merged["ignore_result"] = self.ignores_result()
+        args, kwargs, merged = self._call(args, kwargs, options)
         if settings.always_eager:
             # What a worker would get: the arguments as they are after the wire.
             sent: Any = json.loads(json.dumps([list(args or ()), dict(kwargs or {})]))
@@ -199,6 +189,22 @@ class Task:
         outgoing = app.outgoing(self.name, args, kwargs, merged)
         sent = app.transport.publish(outgoing.wire, outgoing.route, delay_seconds=outgoing.delay_seconds)
         return app.sent(outgoing, sent)
+
+    def parcel(self, args: Any = None, kwargs: Any = None, **options: Any) -> Parcel:
+        """What `apply_async` would publish, with its id, for an outbox: its relay publishes it. Connects to nothing.
+
+        Raises:
+            TypeError: the arguments do not fit the function.
+            ValueError: an argument has no JSON form, or an option cannot be honoured.
+        """
+        app = self.app
+        args, kwargs, merged = self._call(args, kwargs, options)
+        outgoing = app.outgoing(self.name, args, kwargs, merged, declare=False)
+        if outgoing.on_published is not None:
+            written: Future[None] = Future()
+            written.set_result(None)
+            outgoing.on_published(written)
+        return Parcel(outgoing.wire, outgoing.route, outgoing.delay_seconds)
 
     def apply(
         self,
@@ -428,6 +434,23 @@ class Task:
         """The task's own attribute `key`, or where it is None the app's setting of that name."""
         own = getattr(self, key)
         return getattr(self.app.settings, key) if own is None else own
+
+    def _call(self, args: Any, kwargs: Any, options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+        """The arguments and options of a call, checked, with those of the task where it names none itself."""
+        self.app.settings  # noqa: B018  # read first: annotations in them are attributes of this task
+        options["shadow"] = options.get("shadow") or self.shadow_name(args, kwargs, options)
+        hard, soft = self.time_limit, self.soft_time_limit
+        if hard and soft and soft > hard:
+            raise ValueError(f"task {self.name!r}: soft_time_limit {soft} must be at most time_limit {hard}")
+        if self.typing:
+            self.check_arguments(args or (), kwargs or {})
+        if self._dump_arguments is not None:
+            args, kwargs = self._dump_arguments(args or (), kwargs or {})
+        merged = {**self._exec_options(), **options}
+        merged.setdefault("add_to_parent", self.trail)
+        if merged.get("ignore_result") is None:
+            merged["ignore_result"] = self.ignores_result()
+        return args, kwargs, merged
 
     def _exec_options(self) -> dict[str, Any]:
         options = {key: getattr(self, key) for key in _EXEC_OPTIONS if getattr(self, key) is not None}

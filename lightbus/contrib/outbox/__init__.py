@@ -1,0 +1,1 @@
+"""Transactional outbox and inbox in the user's own database: `.sqlalchemy` and `.django`."""

@@ -1,0 +1,304 @@
+"""The statements of outbox and inbox, written once for SQLAlchemy and Django.
+
+Parameters are written `:name`. PostgreSQL and SQLite are tested; MySQL 8 and MariaDB 10.6 have what is used. Moments
+are Unix seconds, so that no database converts them.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from ...core.errors import ConfigError, DeclarationError
+from ...core.outbox import Backlog, Claimed, Entry, Row
+from ...endpoint import current_delivery
+from ...outbox.store import Claim
+from .waiting import Waiting
+
+OUTBOX_TABLE = "lightbus_outbox"
+INBOX_TABLE = "lightbus_inbox"
+CLEANED_AT_A_TIME = 1000
+_LOCKING = {"postgresql": " for update of o skip locked", "mysql": " for update of o skip locked",
+            "mariadb": " for update skip locked", "sqlite": ""}  # fmt: skip
+_ENTRY = "message_id, kind, name, exchange, routing_key, properties, body, visible_at, written_at"
+_ROW = f"id, attempts, next_at, error, aside, {_ENTRY}"
+_PARAMETER = re.compile(r":(\w+)")
+
+
+class Execute(Protocol):
+    """Runs one statement in a transaction: the rows that it gave, or how many it changed."""
+
+    def rows(self, sql: str, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]: ...
+
+    def count(self, sql: str, parameters: Mapping[str, object]) -> int: ...
+
+
+class Database(Protocol):
+    """A way to the database, for a relay's thread."""
+
+    @property
+    def dialect(self) -> str: ...
+
+    def begin(self) -> AbstractContextManager[Execute]:
+        """A transaction of its own, committed at the end of the block. Raises StoreUnavailable."""
+
+    def listening(self) -> Any | None:
+        """A connection of psycopg in autocommit mode, for this object alone; None for another driver."""
+
+    def close(self) -> None: ...
+
+
+class SqlOutbox:
+    """An `OutboxStore` on SQL; what `fire` and `is_new` write is here too.
+
+    Args:
+        outbox, inbox: names of the tables, with their schema where they have one.
+        inbox_keep_seconds: how long the inbox remembers that a message was handled.
+    """
+
+    def __init__(
+        self, database: Database, *, outbox: str = OUTBOX_TABLE, inbox: str = INBOX_TABLE,
+        inbox_keep_seconds: float = 7 * 86400.0,
+    ) -> None:  # fmt: skip
+        self._database = database
+        self._outbox = outbox
+        self._inbox = inbox
+        self._inbox_keep_seconds = inbox_keep_seconds
+        self._waiting = Waiting(outbox)
+
+    @property
+    def name(self) -> str:
+        """See `OutboxStore`."""
+        return self._outbox
+
+    # -- in the user's transaction -----------------------------------------------------------------------------------
+
+    def write(self, execute: Execute, dialect: str, entry: Entry) -> None:
+        """Add an entry, and wake the relays when the transaction commits, where the database can."""
+        # Rows of one transaction are published in order by one relay; elsewhere each row stands alone.
+        transaction = "cast(txid_current() as varchar(40))" if dialect == "postgresql" else ":message_id"
+        values = ", ".join(f":{name.strip()}" for name in _ENTRY.split(","))
+        insert = (
+            f"insert into {self._outbox} (transaction_id, attempts, next_at, error, aside, {_ENTRY}) "
+            f"values ({transaction}, 0, 0, '', 0, {values})"
+        )
+        parameters = {name.strip(): getattr(entry, name.strip()) for name in _ENTRY.split(",")}
+        if dialect == "postgresql":
+            notify = f"with written as ({insert}) select pg_notify(:channel, '')"
+            execute.rows(notify, {**parameters, "channel": self._waiting.channel})
+        else:
+            execute.count(insert, parameters)
+
+    def note_handled(self, execute: Execute, dialect: str) -> bool:
+        """Note that the message being handled is handled here; False when it was before.
+
+        Waits for a transaction that has noted the same and has not ended yet.
+
+        Raises:
+            DeclarationError: no message is being handled.
+        """
+        handled = current_delivery()
+        if handled is None:
+            raise DeclarationError("is_new() asks about the message being handled, and none is: call it in a handler")
+        listener = handled.queue if handled.kind == "event" and handled.queue else handled.name
+        ignore, conflict = ("ignore ", "") if dialect in ("mysql", "mariadb") else ("", " on conflict do nothing")
+        sql = (
+            f"insert {ignore}into {self._inbox} (listener, message_id, handled_at) "
+            f"values (:listener, :message_id, :now){conflict}"
+        )
+        return execute.count(sql, {"listener": listener, "message_id": handled.id, "now": time.time()}) > 0
+
+    # -- for the relay -----------------------------------------------------------------------------------------------
+
+    def claim(self, limit: int, *, lease_seconds: float) -> Claim:
+        """See `OutboxStore`."""
+        if self._database.dialect not in _LOCKING:
+            known = ", ".join(sorted(_LOCKING))
+            raise ConfigError(f"no outbox on {self._database.dialect!r}: the relay knows {known}")
+        with self._database.begin() as execute:
+            now = self._lock(execute)
+            # The first row of a transaction stands for all of them: who has it, has them.
+            heads = execute.rows(
+                f"select o.id, o.transaction_id from {self._outbox} o where o.aside = 0 and o.next_at <= :now "
+                f"and not exists (select 1 from {self._outbox} p where p.transaction_id = o.transaction_id "
+                "and p.id < o.id and p.aside = 0) order by o.id limit :most" + _LOCKING[self._database.dialect],
+                {"now": now, "most": limit},
+            )  # fmt: skip
+            if not heads:
+                return Claim(0.0)
+            names, parameters = _listed([transaction for _, transaction in heads])
+            found = execute.rows(
+                f"select id, attempts, octet_length(body) from {self._outbox} where transaction_id in ({names}) "
+                "and aside = 0 order by id limit :most".replace("octet_length", self._length()),
+                {**parameters, "most": limit},
+            )
+            rows = [Claimed(position, attempts + 1, size or 0) for position, attempts, size in found]
+            until = now + lease_seconds
+            self._change(execute, "next_at = :until, attempts = attempts + 1", [row.position for row in rows],
+                         {"until": until})  # fmt: skip
+        return Claim(until, rows)
+
+    def load(self, positions: Sequence[int]) -> list[Row]:
+        """See `OutboxStore`."""
+        with self._database.begin() as execute:
+            return self._select(execute, positions)
+
+    def delete(self, positions: Sequence[int]) -> None:
+        """See `OutboxStore`."""
+        self.discard(positions)
+
+    def release(self, claim: Claim, positions: Sequence[int], *, unsent: bool) -> None:
+        """See `OutboxStore`."""
+        change = "next_at = 0" + (", attempts = attempts - 1" if unsent else "")
+        with self._database.begin() as execute:
+            self._change(execute, change, positions, {}, claim)
+
+    def put_off(self, claim: Claim, position: int, delay_seconds: float, error: str) -> None:
+        """See `OutboxStore`."""
+        with self._database.begin() as execute:
+            now = self._lock(execute)
+            self._change(execute, "next_at = :at, error = :error", [position],
+                         {"at": now + delay_seconds, "error": error}, claim)  # fmt: skip
+
+    def set_aside(self, claim: Claim, position: int, error: str) -> None:
+        """See `OutboxStore`."""
+        with self._database.begin() as execute:
+            self._change(execute, "aside = 1, error = :error", [position], {"error": error}, claim)
+
+    def backlog(self) -> Backlog:
+        """See `OutboxStore`."""
+        with self._database.begin() as execute:
+            counts = {
+                aside: (number, oldest)
+                for aside, number, oldest in execute.rows(
+                    f"select aside, count(*), min(written_at) from {self._outbox} group by aside", {}
+                )
+            }
+        waiting, oldest = counts.get(0, (0, 0.0))
+        return Backlog(waiting, oldest or 0.0, counts.get(1, (0, 0.0))[0])
+
+    # -- for people --------------------------------------------------------------------------------------------------
+
+    def rows(self, ids: Sequence[str] = (), *, aside: bool | None = None, limit: int = 100) -> list[Row]:
+        """See `OutboxStore`."""
+        conditions, parameters = [], dict[str, object]({"most": limit})
+        if aside is not None:
+            conditions.append(f"aside = {int(aside)}")
+        if ids:
+            parameters |= {f"id{number}": _beginning(one) for number, one in enumerate(ids)}
+            conditions.append(
+                "(" + " or ".join(f"message_id like :id{number} escape '!'" for number in range(len(ids))) + ")"
+            )
+        where = f" where {' and '.join(conditions)}" if conditions else ""
+        with self._database.begin() as execute:
+            found = execute.rows(f"select {_ROW} from {self._outbox}{where} order by id limit :most", parameters)
+        return [_row(values) for values in found]
+
+    def retry(self, positions: Sequence[int]) -> int:
+        """See `OutboxStore`."""
+        # A lease that runs is somebody's work: only what waits because of a failure, or is aside.
+        with self._database.begin() as execute:
+            return self._change(execute, "aside = 0, next_at = 0, attempts = 1", positions, {}, waiting_only=True)
+
+    def discard(self, positions: Sequence[int]) -> int:
+        """See `OutboxStore`."""
+        if not positions:
+            return 0
+        names, parameters = _listed(positions)
+        with self._database.begin() as execute:
+            return execute.count(f"delete from {self._outbox} where id in ({names})", parameters)
+
+    def clean(self) -> int:
+        """See `OutboxStore`."""
+        done, oldest = 0, time.time() - self._inbox_keep_seconds
+        while True:
+            with self._database.begin() as execute:
+                found = execute.rows(
+                    f"select listener, message_id from {self._inbox} where handled_at < :oldest limit :most",
+                    {"oldest": oldest, "most": CLEANED_AT_A_TIME},
+                )
+                for listener, message_id in found:
+                    done += execute.count(
+                        f"delete from {self._inbox} where listener = :listener and message_id = :message_id",
+                        {"listener": listener, "message_id": message_id},
+                    )
+            if len(found) < CLEANED_AT_A_TIME:
+                return done
+
+    # -- waiting -----------------------------------------------------------------------------------------------------
+
+    def wait(self, seconds: float) -> None:
+        """See `OutboxStore`."""
+        self._waiting.wait(seconds, self._database.listening)
+
+    def wake(self) -> None:
+        """See `OutboxStore`."""
+        self._waiting.wake()
+
+    def close(self) -> None:
+        """See `OutboxStore`."""
+        self._waiting.close()
+        self._database.close()
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _lock(self, execute: Execute) -> float:
+        """The moment by the clock that all relays share; on SQLite the write lock too, before anything is read."""
+        if self._database.dialect == "postgresql":
+            return float(execute.rows("select cast(extract(epoch from clock_timestamp()) as float)", {})[0][0])
+        if self._database.dialect == "sqlite":
+            execute.count(f"update {self._outbox} set aside = aside where id = -1", {})
+        return time.time()
+
+    def _length(self) -> str:
+        return "length" if self._database.dialect == "sqlite" else "octet_length"
+
+    def _select(self, execute: Execute, positions: Sequence[int]) -> list[Row]:
+        if not positions:
+            return []
+        names, parameters = _listed(positions)
+        sql = f"select {_ROW} from {self._outbox} where id in ({names}) order by id"
+        return [_row(values) for values in execute.rows(sql, parameters)]
+
+    def _change(
+        self, execute: Execute, change: str, positions: Sequence[int], parameters: Mapping[str, object],
+        claim: Claim | None = None, *, waiting_only: bool = False,
+    ) -> int:  # fmt: skip
+        if not positions:
+            return 0
+        names, listed = _listed(positions)
+        condition = "" if claim is None else " and next_at = :claimed"
+        condition += " and (aside = 1 or error <> '')" if waiting_only else ""
+        claimed = {} if claim is None else {"claimed": claim.until}
+        sql = f"update {self._outbox} set {change} where id in ({names}){condition}"
+        return execute.count(sql, {**parameters, **listed, **claimed})
+
+
+def with_percents(sql: str) -> str:
+    """`:name` as `%(name)s`, for DB-API drivers that want that."""
+    return _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%"))
+
+
+def _listed(values: Sequence[object]) -> tuple[str, dict[str, object]]:
+    names = [f"v{number}" for number in range(len(values))]
+    return ", ".join(f":{name}" for name in names), dict(zip(names, values, strict=True))
+
+
+def _beginning(text: str) -> str:
+    escaped = re.sub(r"([!%_])", r"!\1", text)
+    return f"{escaped}%"
+
+
+def _row(values: tuple[Any, ...]) -> Row:
+    position, attempts, next_at, error, aside, *entry = values
+    message_id, kind, name, exchange, routing_key, properties, body, visible_at, written_at = entry
+    return Row(
+        position=position, attempts=attempts, next_at=next_at, error=error, is_aside=bool(aside),
+        entry=Entry(
+            message_id=message_id, kind=kind, name=name, exchange=exchange, routing_key=routing_key,
+            properties=properties, body=bytes(body), visible_at=visible_at, written_at=written_at,
+        ),
+    )  # fmt: skip
