@@ -22,7 +22,7 @@ from lightbus.core.message import Route, Wire
 from lightbus.core.outcome import REPEAT_HEADER
 from lightbus.core.topology import Binding, Exchange, Queue, Topology
 from lightbus.drivers import open_transport
-from lightbus.drivers.kombu import redis_take
+from lightbus.drivers.kombu import redis_take, virtual_consumer
 from lightbus.drivers.kombu.wire import GARBAGE_TYPE
 from lightbus.ports import Delivery, Transport
 from lightbus.testing.bench import Inbox, eventually, let_pass, settle_now
@@ -369,3 +369,23 @@ def test_a_closed_transport_says_so(transport: Transport) -> None:
 
     with pytest.raises(ConnectionLost, match="closed"):
         transport.publish(Wire(body=b"x"), QUEUE.route).result(1)
+
+
+def test_large_messages_are_taken_a_few_at_a_time(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prefetch counts messages; what they weigh has a limit of its own."""
+    monkeypatch.setattr(virtual_consumer, "MOST_HELD_BYTES", 8 * 2**20)
+    body, inbox = b"x" * (3 * 2**20), Inbox()
+    for _ in range(6):
+        transport.publish(Wire(body=body), QUEUE.route).result(20)
+
+    transport.consume([QUEUE], inbox, prefetch=100)
+
+    held = inbox.wait(2)  # 3 MiB are 4 MiB in the envelope, and two of these are what one look takes
+    let_pass(0.2)
+    assert 2 <= len(inbox.all()) <= 4
+    assert transport.message_count(QUEUE.name) == 6 - len(inbox.all()) > 0
+    while len(inbox.all()) < 6:
+        for delivery in held:
+            delivery.ack()
+        held = inbox.wait(len(held) + 1)
+    assert {len(delivery.wire.body) for delivery in inbox.all()} == {len(body)}

@@ -94,6 +94,7 @@ class Script:
 #: Settles and takes, in one step. A message is never out of the list without being noted as unacked: kombu pops and
 #: notes in two steps, and loses what it popped when it is killed in between.
 #: KEYS: unacked, index, delayed, then lists, in groups: those of the next group have their turn when these are empty.
+#: It stops behind the message that makes it 8 MiB: what is large is taken a few at a time.
 #: ARGV: tag prefix, first number, limit, lease in ms, number of groups, lists in each group, tags to acknowledge...
 #: Gives ms until the next delayed message (-1 for none), the numbers of the lists that are empty now, then list number
 #: and message, in turn. What is read makes the server tell this connection when it changes (CLIENT TRACKING), so lists
@@ -107,24 +108,25 @@ for i = 6 + groups, #ARGV do
   redis.call('HDEL', KEYS[1], ARGV[i])
   redis.call('ZREM', KEYS[2], ARGV[i])
 end
-local number, limit, count = tonumber(ARGV[2]), tonumber(ARGV[3]), 0
+local number, limit, count, size = tonumber(ARGV[2]), tonumber(ARGV[3]), 0, 0
 local out, empty, unasked, first = {-1, {}}, {}, {}, 4
 for group = 1, groups do
   local lists, last = {}, first + tonumber(ARGV[5 + group]) - 1
   for k = first, last do lists[#lists + 1] = k end
-  while #lists > 0 and count < limit do
+  while #lists > 0 and count < limit and size < 8388608 do
     local left = {}
     for _, k in ipairs(lists) do
-      local raw = count < limit and redis.call('RPOP', KEYS[k])
+      local asked = count < limit and size < 8388608
+      local raw = asked and redis.call('RPOP', KEYS[k])
       if raw then
         local tag = ARGV[1] .. (number + count)
         redis.call('HSET', KEYS[1], tag, #KEYS[k] .. ':' .. KEYS[k] .. raw)
         redis.call('ZADD', KEYS[2], now + tonumber(ARGV[4]), tag)
-        count = count + 1
+        count, size = count + 1, size + #raw
         left[#left + 1] = k
         out[2 * count + 1] = k - 3
         out[2 * count + 2] = raw
-      elseif count < limit then
+      elseif asked then
         empty[#empty + 1] = k
       else
         unasked[#unasked + 1] = k

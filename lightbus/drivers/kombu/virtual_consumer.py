@@ -24,6 +24,9 @@ logger = logging.getLogger("lightbus.virtual")
 #: A message is looked for that often even when the broker does not tell of any.
 LOOK_EVERY_SECONDS = 1.0
 
+#: No more is taken while so much is held, whatever the prefetch: bodies of 16 MiB would fill the memory otherwise.
+MOST_HELD_BYTES = 64 * 1024 * 1024
+
 
 class VirtualConsumer:
     """See `ports.Consumer`.
@@ -50,7 +53,9 @@ class VirtualConsumer:
         self._declare_on = declare_on
         self._forget = forget
         self._session: Session | None = None
-        self._held: dict[str, None] = {}  # tags taken and not settled on the broker; only the thread touches it
+        # Tags taken and not settled on the broker, with the sizes of their bodies; only the thread touches it.
+        self._held: dict[str, int] = {}
+        self._held_bytes = 0
         self._settlements: deque[tuple[str, Settlement]] = deque()
         self._cancelling = False
         self._closing = threading.Event()
@@ -134,6 +139,7 @@ class VirtualConsumer:
             self._declare_on(session)
             if not self._kind.tags_survive:
                 self._held.clear()  # the broker gives those messages to somebody again
+                self._held_bytes = 0
             session.subscribe(self._queues, self._session_prefetch, list(self._held))
         except BaseException:
             session.close(hand_back=False)
@@ -175,21 +181,23 @@ class VirtualConsumer:
         if prefetch != self._session_prefetch and not cancelling:
             session.set_prefetch(prefetch)
             self._session_prefetch = prefetch
-        limit = 0 if cancelling else max(0, prefetch - len(self._held) + len(batch))
+        is_full = self._held_bytes >= MOST_HELD_BYTES and len(batch) < len(self._held)
+        limit = 0 if cancelling or is_full else max(0, prefetch - len(self._held) + len(batch))
         try:
             taken = carry_out(session, batch, limit)
         except BaseException:
             self._settlements.extendleft(reversed(batch))  # where tags survive, the next connection carries them out
             raise
         for tag, _ in batch:
-            del self._held[tag]
+            self._held_bytes -= self._held.pop(tag)
         if cancelling:
             if not self._stopped:  # after the settlements: a queue that goes with its consumer takes its messages along
                 session.stop()
                 self._stopped = True
             self._quiet.set()
         for one in taken:
-            self._held[one.tag] = None
+            self._held[one.tag] = size = len(one.wire.body)
+            self._held_bytes += size
         for one in taken:
             self._hand_over(one)
         return bool(taken or batch)
