@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import sys
@@ -239,8 +238,10 @@ def _served(app: discovery.LoadedApp, selection: Selection) -> list[Bus]:
 
         usual = TaskEndpoint(app.task_app).queues()
         others |= {*usual, *(name.removeprefix("lightbus.") for name in usual)}
-        for name in literal:
-            if name not in others and (near := difflib.get_close_matches(name, others, n=1)):
+        for name in (name for name in literal if name not in others):
+            import difflib  # only what may be a mistake needs it
+
+            if near := difflib.get_close_matches(name, others, n=1):
                 logger.warning(
                     "the app has no queue %r, did you mean %r? It is served as a queue of Celery", name, *near
                 )

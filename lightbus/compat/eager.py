@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import socket
 import time
@@ -88,6 +87,8 @@ def _run(task: Task, request: Request, began: float, ending: _Ending, *, throw: 
         task.before_start(task_id, request.args, request.kwargs)
         result = task.run(*request.args, **request.kwargs)
         if inspect.iscoroutine(result):
+            import asyncio  # it takes longer to load than a worker without coroutines needs it
+
             result = asyncio.run(result)
     except Retry as error:
         ending.state, ending.value = states.RETRY, error

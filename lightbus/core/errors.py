@@ -32,7 +32,6 @@ LightbusError
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
 from typing import Any
 
@@ -74,6 +73,8 @@ class HandlerNotFound(MessageError):
 
     def __init__(self, name: str, known: Collection[str]) -> None:
         # Of a long name no more than that: the search for what is near takes time by the square of the length.
+        import difflib  # only a mistake needs it
+
         near = difflib.get_close_matches(name[:200], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "does the worker import its module?"
         super().__init__(f"no handler for {name!r:.200}: {hint}")

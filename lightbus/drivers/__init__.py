@@ -5,7 +5,6 @@ Nothing else in Lightbus names a driver. What a driver has to do is in `lightbus
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -117,6 +116,8 @@ def _load(url: str, table: Mapping[str, str], what: str) -> Callable[..., object
     # A URL such as sqla+postgresql:// names kombu's transport first.
     target = table.get(scheme) or table.get(scheme.partition("+")[0])
     if target is None:
+        import difflib  # only a mistake needs it
+
         near = difflib.get_close_matches(scheme, table, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(table))}"
         raise ConfigError(f"no {what} has the URL scheme {scheme!r}: {hint}")

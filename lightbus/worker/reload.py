@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -58,6 +57,8 @@ class Check:
     """Whether the code as it is now loads: the command's own `--check`, in a process on the side."""
 
     def __init__(self) -> None:
+        import subprocess  # only a reload needs it
+
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed below; not a pipe: it need not be read while the process runs
         self._deadline = time.monotonic() + CHECK_SECONDS
         self._process = subprocess.Popen(
