@@ -15,6 +15,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,21 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if brokers is not None and brokers.owner_pid == os.getpid():
         brokers.stop()
         shutil.rmtree(brokers.folder, ignore_errors=True)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Tests of a group run in one process, or they measure each other and build what they share many times over.
+
+    pytest 9.2 does not read what xdist 3.8 writes a test's group into, and says nothing.
+    """
+    if not hasattr(session.config, "workerinput") or session.config.getoption("dist", None) != "loadgroup":
+        return
+    for item in session.items:
+        if item.get_closest_marker("xdist_group") is not None and "@" not in item.nodeid:
+            raise pytest.UsageError(
+                f"xdist {version('pytest-xdist')} with pytest {pytest.__version__} does not keep groups of tests "
+                "together; setup.py names versions that do: build this environment anew"
+            )
 
 
 @pytest.hookimpl(wrapper=True)

@@ -22,8 +22,10 @@ from .backends.celery_class import UncountedResults
 from .canvas import Chain, Chord, Group, Signature, as_list, signature
 from .canvas.builtin import UNLOCK
 from .chordpauses import Pauses
+from .errbacks import errbacks_to_send
 from .exceptions import ChordError, ChordsRefused, EncodeError, Retry, TimeoutError
 from .groupresult import GroupResult, result_from_tuple
+from .request import Request
 from .results import ResultDocument, exception_from, exception_triple
 
 if TYPE_CHECKING:
@@ -278,13 +280,21 @@ class Chords:
                 date_done=self._app.now_text(), group_id=one.options.get("group_id"),
             )  # fmt: skip
             self._app.results.store(document, reply_to=one.options.get("reply_to") or "", correlation_id=task_id)
-            for errback in as_list(one.options.get("link_error")) if errbacks and leads else ():
-                signature(errback, app=self._app).apply_async((task_id,))
+            for errback in self._errbacks_to_send(one, error) if errbacks and leads else ():
+                errback.apply_async((task_id,))
             outer = one.options.get("chord")
             if isinstance(outer, Mapping):
                 self.ended(outer, document, one.options.get("group_index"))
         for later in reversed(as_list(sig.options.get("chain"))):
             self.fail(signature(later, app=self._app), error, errbacks=False)
+
+    def _errbacks_to_send(self, sig: Signature, error: BaseException) -> list[Signature]:
+        """The errbacks of a task that will not run; those that are called instead get a request that says which."""
+        request = Request(
+            id=sig.id, task=sig.task, args=list(sig.args), kwargs=dict(sig.kwargs), called_directly=False,
+            root_id=sig.options.get("root_id"), parent_id=sig.options.get("parent_id"),
+        )  # fmt: skip
+        return errbacks_to_send(self._app, as_list(sig.options.get("link_error")), request, error, None)
 
     def _values(self, parts: Sequence[bytes], structure: bytes | None) -> list[Any]:
         """The body's argument.

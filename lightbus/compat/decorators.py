@@ -179,6 +179,7 @@ def build_task(
             "_get_app": staticmethod(get_app),
             "_signature": signature,
             "_fitting": _fitting(signature),
+            "errback_header": None if bind else staticmethod(function),
             "_is_coroutine": inspect.iscoroutinefunction(function),
             "_hooks": has_hooks(base, attributes),
             **attributes,

@@ -13,6 +13,7 @@ from . import hooks, states
 from .canvas import Signature, signature
 from .canvas.signature import as_list
 from .eagerresult import EagerResult
+from .errbacks import errbacks_to_send
 from .exceptions import Ignore, Reject, Retry
 from .request import Request, current_request, running
 from .results import format_traceback
@@ -109,8 +110,10 @@ def _run(task: Task, request: Request, began: float, ending: _Ending, *, throw: 
         hooks.returned(task, request, states.FAILURE, error)
         if throw:
             raise
-        _send(task, request.errbacks, (task_id,), request)
-        return EagerResult(task_id, error, states.FAILURE, format_traceback(error), task.name)
+        traceback = format_traceback(error)
+        errbacks = errbacks_to_send(task.app, request.errbacks or (), request, error, traceback)
+        _send(task, errbacks, (task_id,), request)
+        return EagerResult(task_id, error, states.FAILURE, traceback, task.name)
     _send(task, request.callbacks, (result,), request)
     ending.state, ending.value = states.SUCCESS, result
     hooks.succeeded(task, request, result)

@@ -330,7 +330,7 @@ class TaskEndpoint:
             run.task.check_arguments(run.request.args, run.request.kwargs)
         except TypeError as error:
             outcome = self._park(run, "bad-arguments", str(error), error)
-            self._send_errbacks(run)
+            self._send_errbacks(run, error)
             return outcome
         return None
 
@@ -366,7 +366,7 @@ class TaskEndpoint:
         run.ends(states.FAILURE, error)
         name, task_id = run.message.shadow or run.message.task, run.message.id
         stored = self._record_failure(run, error)
-        sent = self._send_errbacks(run)
+        sent = self._send_errbacks(run, error)
         hooks.failed(run.task, run.request, error)
         self._observers.failed(run, error)
         hooks.returned(run.task, run.request, states.FAILURE, error)
@@ -389,7 +389,7 @@ class TaskEndpoint:
         logger.error("task %s[%s]: what follows was not sent", run.message.task, run.message.id, exc_info=error)
         run.ends(states.FAILURE, error)
         self._record_failure(run, error)
-        self._send_errbacks(run)
+        self._send_errbacks(run, error)
         self._observers.failed(run, error)
         text = f"the task succeeded, but its callbacks or its next step were not sent: {error}"
         return DeadLetter("unsent-callbacks", text)
@@ -414,9 +414,9 @@ class TaskEndpoint:
             return False
         return True
 
-    def _send_errbacks(self, run: Run) -> bool:
+    def _send_errbacks(self, run: Run, failure: BaseException) -> bool:
         try:
-            self._followers.after_failure(run)
+            self._followers.after_failure(run, failure)
         except Exception as error:
             logger.exception("task %s[%s]: its errbacks were not sent: %s", run.message.task, run.message.id, error)
             return False

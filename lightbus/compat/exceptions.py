@@ -164,8 +164,8 @@ class RemoteTaskError(LightbusError):
     exc_module = ""
 
 
-#: Where Celery keeps the class of the same name. The other way round it is the whole list of classes, beside the
-#: builtin ones, that a stored result may bring to life.
+#: Where Celery keeps the class of the same name, or of that in `CELERY_NAMES`. The other way round it is the whole list
+#: of classes, beside the builtin ones, that a stored result may bring to life.
 CELERY_MODULES: Mapping[type[BaseException], str] = MappingProxyType(
     {
         Retry: "celery.exceptions",
@@ -178,6 +178,7 @@ CELERY_MODULES: Mapping[type[BaseException], str] = MappingProxyType(
         ChordError: "celery.exceptions",
         IncompleteStream: "celery.exceptions",
         EncodeError: "kombu.exceptions",
+        ConfigError: "celery.exceptions",
         WorkerLostError: "billiard.exceptions",
         TimeLimitExceeded: "billiard.exceptions",
         SoftTimeLimitExceeded: "billiard.exceptions",
@@ -199,3 +200,4 @@ def _both(celerys: type[Exception]) -> type[Exception]:
 
 
 ImproperlyConfigured = ConfigError  #: Celery's name
+CELERY_NAMES: Mapping[type[BaseException], str] = MappingProxyType({ConfigError: "ImproperlyConfigured"})

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .canvas.compose import signature
+from .errbacks import errbacks_to_send
 from .request import running
+from .results import format_traceback
 
 if TYPE_CHECKING:
     from .app import TaskApp
@@ -31,10 +33,15 @@ class Followers:
             if chain:
                 signature(chain[-1], app=self._app).apply_async((result,), **_flow(run, chain=chain[:-1]))
 
-    def after_failure(self, run: Run) -> None:
-        """Send errbacks; raises as `after_success`."""
+    def after_failure(self, run: Run, error: BaseException) -> None:
+        """Call errbacks, or send them; raises as `after_success`."""
+        if not run.message.errbacks:
+            return
         with running(run.task, run.request):
-            self._send_all(run, run.message.errbacks, (run.message.id,))
+            errbacks = errbacks_to_send(
+                self._app, run.message.errbacks, run.request, error, format_traceback(error)
+            )  # fmt: skip
+            self._send_all(run, errbacks, (run.message.id,))
 
     def _send_all(self, run: Run, signatures: Sequence[Any] | None, args: tuple[Any, ...]) -> None:
         group = {"group_id": f"{run.message.id}-links"} if len(signatures or ()) > 1 else {}

@@ -96,7 +96,7 @@ class TaskMessage(msgspec.Struct, frozen=True, kw_only=True):
     expiration_seconds: float | None = None
     durable: bool = True
     properties: Mapping[str, object] = {}
-    utc: bool = True
+    utc: bool | None = None
     compression: str = ""
 
 
@@ -169,7 +169,7 @@ def encode_task(message: TaskMessage) -> Wire:
         headers={**headers, **{key: value for key, value in message.headers.items() if key not in headers}},
         correlation_id=message.correlation_id or message.id,
         reply_to=message.reply_to,
-        priority=message.priority,
+        priority=message.priority or 0,  # as kombu writes it
         expiration_seconds=message.expiration_seconds,
         durable=message.durable,
         extra=message.properties,
@@ -291,7 +291,7 @@ def _from_parts(
         expiration_seconds=wire.expiration_seconds,
         durable=wire.durable,
         properties=wire.extra,
-        utc=read.utc is not False,
+        utc=read.utc,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import TransportError
 from . import states
+from .asyncresult import AsyncResult
 from .canvas.compose import signature
+from .eagerresult import EagerResult
 from .exceptions import EncodeError, Ignore, Replaced
+from .groupresult import GroupResult
 from .request import running
 from .results import ResultDocument, exception_triple, format_traceback, safe_repr
 
@@ -83,7 +87,7 @@ class Recorder:
         ignored = not self._stores(run)
         if ignored and run.message.chord is None:
             return
-        document = self._document(run, states.SUCCESS, result, None)
+        document = self._document(run, states.SUCCESS, _storable(result), None)
         if not ignored:
             self._store_surely(run, document)
         self._count(run, document)
@@ -212,6 +216,16 @@ class Recorder:
             fields["stamped_headers"] = list(names) if message.stamped_headers is not None else None
             fields |= {key: value for key, value in message.stamps.items() if key in names}
         return fields
+
+
+def _storable(result: Any) -> Any:
+    """A task may return the result of a task that it has sent: what is kept is which one that is, as in Celery."""
+    celerys = sys.modules.get("celery.result")  # an adopted task sends by Celery's own code
+    if isinstance(result, (AsyncResult, GroupResult, EagerResult)) or (
+        celerys is not None and isinstance(result, celerys.ResultBase)
+    ):
+        return result.as_tuple()
+    return result
 
 
 def _reduced(document: ResultDocument) -> ResultDocument:

@@ -16,13 +16,17 @@ from typing import Any
 from ..core.errors import DecodeError
 from . import json, states
 from .bodies import decompressed
-from .exceptions import CELERY_MODULES, EncodeError, RemoteTaskError
+from .exceptions import CELERY_MODULES, CELERY_NAMES, EncodeError, RemoteTaskError
 
 #: Of a result, whose size its sender's own limit has bounded before.
 MAX_DECOMPRESSED_BYTES = 128 * 2**20
 
 _COMPRESSED = b"\x00celery-compressed\x00"  # Celery 5.7 with result_compression
-_OWN_CLASSES = {(module, cls.__name__): cls for cls, module in CELERY_MODULES.items() if issubclass(cls, Exception)}
+_OWN_CLASSES = {
+    (module, CELERY_NAMES.get(cls, cls.__name__)): cls
+    for cls, module in CELERY_MODULES.items()
+    if issubclass(cls, Exception)
+}
 _KNOWN_FIELDS = frozenset(
     {"status", "result", "traceback", "children", "date_done", "task_id", "group_id", "parent_id"}
 )
@@ -145,7 +149,7 @@ def exception_triple(error: BaseException) -> dict[str, object]:
         return name_and_args
     else:
         module = CELERY_MODULES.get(cls, cls.__module__)
-        name = cls.__qualname__
+        name = CELERY_NAMES.get(cls, cls.__qualname__)
     return {"exc_type": name, "exc_message": [_printable(one) for one in error.args], "exc_module": module}
 
 

@@ -107,6 +107,8 @@ class Task:
     _signature: inspect.Signature
     _fitting: range  #: numbers of positional arguments that suffice alone
     _is_coroutine: bool
+    #: The function by whose arguments it is told whether as an errback it is called; without one it is sent.
+    errback_header: Callable[..., Any] | None = None
 
     is_shared: bool = False  #: its app is whichever is the process's own
     follows_app: bool = False  #: its class follows when the app's `Task` is replaced
@@ -315,7 +317,8 @@ class Task:
 
         Raises:
             Ignore: always, in a worker; write `return self.replace(...)`. Where it runs eagerly the value is returned.
-            ValueError: `sig` is a part of a chord, or an empty chain.
+            ValueError: `sig` is a part of a chord.
+            ImproperlyConfigured: it is an empty chain.
         """
         request = self.request
         replacement = replacement_for(request, sig, self.app)

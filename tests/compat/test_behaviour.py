@@ -10,7 +10,7 @@ import pytest
 
 from lightbus.compat import Ignore, Reject, Retry, Task, chain, chord, group
 from lightbus.compat.autoretry import backoff_seconds
-from lightbus.compat.exceptions import soft_limit_error
+from lightbus.compat.exceptions import ImproperlyConfigured, soft_limit_error
 from tests.compat.bench import DEAD, Bench
 
 
@@ -218,7 +218,7 @@ def test_the_callbacks_of_a_replaced_task_follow_its_replacement(sums: Any) -> N
 
     assert result.get(timeout=1) == 4
     assert seen == [(4, "done")]
-    with pytest.raises(ValueError, match="empty chain"):
+    with pytest.raises(ImproperlyConfigured, match="empty chain"):
         stand_in.replace(chain())
 
 

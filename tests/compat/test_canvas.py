@@ -175,12 +175,26 @@ def test_a_frozen_canvas_gets_the_ids_that_it_was_frozen_with(sums: Sums) -> Non
 def test_callbacks_and_errbacks_of_a_chain_are_those_of_its_last_and_of_each_step(sums: Sums) -> None:
     whole = sums.add.s(1, 1) | sums.add.s(2)
     whole.link(sums.note.s("done"))
-    whole.link_error(sums.note.s("failed"))
+    failed = sums.task(name="failed")(lambda task_id: sums.notes.append([task_id, "failed"]))
+    whole.link_error(failed.s())
     sums.run(whole)
     broken = sums.add.s(1, 1) | sums.fail.s() | sums.add.s(2)
-    result = sums.run(broken, link_error=sums.note.s("failed"))
+    result = sums.run(broken, link_error=failed.s())
 
     assert sums.notes == [[4, "done"], [result.parent.id, "failed"]]
+
+
+def test_what_is_kept_of_a_result_that_a_task_returns_is_which_one_it_is(sums: Sums) -> None:
+    sent: list[Any] = []
+
+    @sums.task(name="sends")
+    def sends() -> Any:
+        sent.append(group(sums.add.s(1, 1), sums.add.s(2, 2)).apply_async())
+        return sent[0]
+
+    result = sums.run(sends.s())
+
+    assert result.get(timeout=1) == [[sent[0].id, None], [[[one.id, None], None] for one in sent[0]]]
 
 
 def test_a_failed_step_fails_all_that_would_have_followed(sums: Sums) -> None:

@@ -706,7 +706,7 @@ def test_the_request_has_every_field_of_the_message(bench: Bench) -> None:
         "id": "task-1", "task": "t", "args": [1], "kwargs": {"y": 2}, "retries": 1, "is_eager": False,
         "called_directly": False, "correlation_id": "c", "reply_to": "q", "group": "g", "group_index": 4, "chord": None,
         "chain": None, "callbacks": None, "errbacks": None, "root_id": "r", "parent_id": "p", "origin": "o",
-        "utc": True,
+        "utc": None,
         "stamped_headers": ["who"], "stamps": {"who": "me"}, "shadow": "s", "children": [], "ignore_result": False,
         "replaced_task_nesting": 2, "logfile": None, "loglevel": None, "argsrepr": "(1,)", "kwargsrepr": "{}",
         "lang": "py",

@@ -11,6 +11,7 @@ import fnmatch
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from celery import Celery, exceptions
@@ -85,7 +86,11 @@ def _adopted(app: TaskApp, task: CeleryTask) -> Task:
         for name in HOOKS
         if getattr(type(task), name) is not getattr(CeleryTask, name)
     }  # fmt: skip
-    written_as = {"told_as": staticmethod(lambda: _told_as(task))}
+    header = getattr(task, "__header__", None)  # only what the decorator made has one, a partial where it has `bind`
+    written_as = {
+        "told_as": staticmethod(lambda: _told_as(task)),
+        "errback_header": None if header is None or isinstance(header, partial) else staticmethod(header),
+    }  # fmt: skip
     return build_task(lambda: app, _runner(task), task.name, {**options, **hooks, **written_as})
 
 

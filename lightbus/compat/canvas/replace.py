@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..exceptions import ImproperlyConfigured
 from .builtin import ACCUMULATE
 from .compose import Chain, Group, pipe, signature
 from .signature import Signature
@@ -17,13 +18,14 @@ def replacement_for(request: Request, value: Any, app: TaskApp) -> Signature:
     """The signature to send in place of the task of `request`.
 
     Raises:
-        ValueError: it cannot stand there.
+        ValueError: it is a part of a chord.
+        ImproperlyConfigured: it is an empty chain.
     """
     sig = signature(value, app=app).clone()
     if "chord" in sig.options:
         raise ValueError(f"{sig!r} is part of a chord: a task cannot be replaced by it")
     if isinstance(sig, Chain) and not sig.tasks:
-        raise ValueError("a task cannot be replaced by an empty chain")
+        raise ImproperlyConfigured("a task cannot be replaced by an empty chain")
     ends_in_group = isinstance(sig, Group) or (isinstance(sig, Chain) and isinstance(sig.tasks[-1], Group))
     if ends_in_group:  # a group has no end of its own to take the task's place
         sig = pipe(sig, Signature(ACCUMULATE, kwargs={"index": 0}, app=app))
