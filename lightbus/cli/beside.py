@@ -9,16 +9,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..worker import Sign
 from ..worker.health import Health
 from .apps import LoadedApp
+
+if TYPE_CHECKING:
+    import subprocess
 
 FIRST_PAUSE_SECONDS = 0.5  #: before a beat that has ended is started again; doubled each time
 LONGEST_PAUSE_SECONDS = 30.0
@@ -68,6 +71,8 @@ class BeatBeside:
         """See `Sign`."""
         if self._process is None:
             return
+        import subprocess
+
         self._ask_to_end()
         try:
             self._process.wait(ENDING_SECONDS)
@@ -81,6 +86,8 @@ class BeatBeside:
         self._ask_to_end()
 
     def _start(self, now: float) -> None:
+        import subprocess  # here, since most workers have no beat beside them
+
         # Its own session: a Ctrl-C of the terminal is for the worker, which ends it. Its own word to systemd would be
         # taken for the worker's.
         environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}

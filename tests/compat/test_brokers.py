@@ -93,6 +93,10 @@ def test_lightbuss_own_worker_runs_tasks_with_their_retries_callbacks_and_failur
     def note(*args: Any) -> None:
         steps.append(args)
 
+    @app.task(name="blame")
+    def blame(task_id: str) -> None:
+        steps.append((task_id,))
+
     @app.task(name="twice", bind=True, acks_late=True)
     def twice(self: Any, value: int) -> int:
         if not self.request.retries:
@@ -115,7 +119,7 @@ def test_lightbuss_own_worker_runs_tasks_with_their_retries_callbacks_and_failur
     try:
         assert ready.wait(30)
         retried = twice.apply_async((4,), link={"task": "note", "args": ["linked"]})
-        coroutine, failed = later.delay(1), fail.apply_async(link_error={"task": "note"})
+        coroutine, failed = later.delay(1), fail.apply_async(link_error={"task": "blame"})
 
         assert retried.get(timeout=20) == 8
         assert coroutine.get(timeout=20) == 2
