@@ -26,13 +26,14 @@ from .endpoint import Endpoint
 from .identity import new_origin
 from .listeners import EventEndpoint, Listener, spec_of
 from .middleware import Middleware, checked
-from .outbox import OutboxStore
 from .ports import Transport
 from .publishing import Publication, PublishHook, PublishHooks
 from .serving import CallEndpoint
 
 if TYPE_CHECKING:
     from lightbus_scheduler import Job, Misfire, Schedule
+
+    from .outbox import OutboxStore
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -33,6 +33,7 @@ COMMANDS = {
     "tail": "Print events as they arrive, without taking them from anybody.",
     "ls": "List who runs, who serves what, who listens to what.",
     "contract": "Export API contracts, compare them, or write one down as Python.",
+    "outbox": "Publish what waits in outboxes, and look at it.",
     "dead": "Look at what was parked, try it again, or throw it away.",
     "doctor": "Look at the broker and the app, and say what is wrong.",
     "version": "Print the versions in use.",

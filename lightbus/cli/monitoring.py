@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..bus import Bus
     from ..contrib.metrics import SharedMetrics
+    from ..outbox import RelayWatcher
     from ..report import Observer
     from .apps import LoadedApp
 
@@ -43,6 +44,14 @@ class Monitoring:
 
         targets = [*buses] if app.task_app is None else [*buses, app.task_app]
         return (instrument(*targets).observe,)
+
+    def relay_watcher(self) -> RelayWatcher | None:
+        """What the relays of outboxes tell. Before any process is forked."""
+        if self._shared is None:
+            return None
+        from ..contrib.metrics import RelayMeter
+
+        return RelayMeter()
 
     def close(self) -> None:
         self.sign.gone()

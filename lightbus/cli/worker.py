@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from ..bus import Bus
     from ..endpoint import Endpoint
     from ..ports import Capabilities
+    from .monitoring import Monitoring
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -56,6 +59,8 @@ logger = logging.getLogger("lightbus.worker")
 @click.option("-X", "--exclude-queues", metavar="NAMES", default="", help="Serve all of the app's queues but these.")
 @click.option("--tasks", metavar="NAMES", default="", help="Run these tasks of the Celery app, though they "
               "are written for Celery; names or patterns, separated by commas.")  # fmt: skip
+@click.option("--relay-outbox", is_flag=True, help="Publish what waits in the app's outboxes too, as `lightbus outbox "
+              "relay` does, on a thread of each process.")  # fmt: skip
 @click.option("-l", "--loglevel", type=click.Choice(LEVELS, case_sensitive=False), default="INFO", show_default=True)
 @click.option("--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True,
               help="json: one object per line, for programs.")  # fmt: skip
@@ -63,8 +68,8 @@ logger = logging.getLogger("lightbus.worker")
 @celery_options
 def worker(
     apps: tuple[str, ...], url: str | None, processes: int, threads: int, coroutines: int, prefetch: int | None,
-    queues: str, exclude_queues: str, tasks: str, loglevel: str, log_format: str, supervision: Supervision,
-    flags: CeleryFlags,
+    queues: str, exclude_queues: str, tasks: str, relay_outbox: bool, loglevel: str, log_format: str,
+    supervision: Supervision, flags: CeleryFlags,
 ) -> int:  # fmt: skip
     """Serve an app's listeners, calls and tasks.
 
@@ -95,6 +100,8 @@ def worker(
         discovery.middleware_of(app)
         if flags.beat:
             check_schedule(app, url)
+        if relay_outbox:
+            _relays(app, None)
         return 0
     with monitored(supervision.http) as monitoring:
         app = discovery.required(apps, url)
@@ -103,6 +110,7 @@ def worker(
         life = lives.begin(app, told, selection.hostname)
         life.set_up_logging(loglevel, log_handler)
         buses, wanted = _prepared(app, selection)
+        relays = _relays(app, monitoring) if relay_outbox else contextlib.nullcontext
         if flags.task_events and app.task_app is not None:
             app.task_app.task_events.switch.on = True
         life.is_set_up()
@@ -127,7 +135,8 @@ def worker(
                 say("\n".join(_banner(app, buses, options)))
             described = describing(app, buses, wanted)
             if flags.pool == "solo":
-                with answered_here(described, Load), shown_alone([] if beside is None else [beside]):
+                shown = shown_alone([] if beside is None else [beside])
+                with answered_here(described, Load), shown, relays():
                     _run_alone(buses, options, life, say)
                 return 0
 
@@ -136,7 +145,7 @@ def worker(
                     monitoring.sign.leave()
                 if beside is not None:
                     beside.leave()
-                with life.process():
+                with life.process(), relays():
                     Process(buses, options, supervised).run()
 
             if monitoring is not None:
@@ -159,6 +168,20 @@ def _run_alone(buses: Sequence[Bus], options: WorkerOptions, life: lives.Life, s
     with life.process():
         Process(buses, options).run(ready=ready)
     life.ended()
+
+
+def _relays(app: discovery.LoadedApp, monitoring: Monitoring | None) -> Callable[[], AbstractContextManager[object]]:
+    """What a process has beside its handlers with `--relay-outbox`.
+
+    Raises:
+        ConfigError: the app has no outbox.
+    """
+    from ..outbox import RelayOptions
+    from .relaying import check_outboxes, relaying
+
+    check_outboxes(app.buses)
+    watcher = None if monitoring is None else monitoring.relay_watcher()
+    return lambda: relaying(app.buses, RelayOptions(), watcher)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from ..core.outbox import Backlog, Row, Verdict
 from ..core.outcome import DeadLetter
+from ..outbox import RelayWatcher
 from ..publishing import Publication, PublishHook
 from ..report import Report
 
@@ -74,7 +76,18 @@ WORKER = (
     Metric("lightbus_worker_waiting", "gauge", (), "Messages in processes that wait for a slot; with --autoscale"),
     Metric("lightbus_worker_restarts_total", "counter", (), "Processes started in place of others that died"),
 )
-METRICS = (PUBLISHED, PUBLISH_SECONDS, CONSUMED, PROCESSING, WAIT, CRITICAL, REDELIVERED, DEAD, *WORKER)
+RELAYED = Metric(
+    "lightbus_outbox_relayed_total", "counter", ("outbox", "outcome"),
+    "Attempts to publish from an outbox; outcome sent, later (refused), aside or away",
+)  # fmt: skip
+OUTBOX = (
+    Metric("lightbus_outbox_waiting", "gauge", ("outbox",), "Messages that wait in an outbox, those refused included"),
+    Metric("lightbus_outbox_lag_seconds", "gauge", ("outbox",), "For how long the oldest of them has waited"),
+    Metric("lightbus_outbox_aside", "gauge", ("outbox",), "Messages that were set aside"),
+)
+METRICS = (
+    PUBLISHED, PUBLISH_SECONDS, CONSUMED, PROCESSING, WAIT, CRITICAL, REDELIVERED, DEAD, *WORKER, RELAYED, *OUTBOX,
+)  # fmt: skip
 
 
 class Publishing(Protocol):
@@ -133,6 +146,31 @@ class Meter:
             self._publish_seconds(kind).observe(time.monotonic() - started)
 
         return end
+
+
+class RelayMeter(RelayWatcher):
+    """The metrics of a process's relays. Once per registry."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        from prometheus_client import REGISTRY, Counter, Gauge
+
+        chosen = REGISTRY if registry is None else registry
+        self._relayed = Counter(RELAYED.name, RELAYED.help, RELAYED.labels, registry=chosen)
+        self._waiting, self._lag, self._aside = (
+            # All relays see the same table: the one that looked last is right.
+            Gauge(metric.name, metric.help, metric.labels, registry=chosen, multiprocess_mode="livemostrecent")
+            for metric in OUTBOX
+        )
+
+    def on_verdict(self, store: str, row: Row, verdict: Verdict) -> None:
+        """See `RelayWatcher`."""
+        self._relayed.labels(store, type(verdict).__name__.lower()).inc()
+
+    def on_backlog(self, store: str, backlog: Backlog, lag_seconds: float) -> None:
+        """See `RelayWatcher`."""
+        self._waiting.labels(store).set(backlog.waiting)
+        self._lag.labels(store).set(lag_seconds)
+        self._aside.labels(store).set(backlog.aside)
 
 
 def instrument(*targets: Publishing, registry: CollectorRegistry | None = None) -> Meter:
