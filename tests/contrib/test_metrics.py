@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from lightbus import Api, Bus, CallError, Event, NotServed, rpc
-from lightbus.contrib.metrics import METRICS, Meter, instrument
+from lightbus.contrib.metrics import METRICS, Meter, RelayMeter, instrument
 from lightbus.core.message import Route, Wire
 from lightbus.drivers.memory import MemoryTransport
 from lightbus.drivers.memory_broker import MemoryBroker
@@ -97,5 +97,6 @@ def test_the_documentation_lists_each_metric_with_its_labels_and_meaning(registr
 
     assert rows == [(metric.name, metric.kind, ", ".join(metric.labels) or "–", metric.help) for metric in METRICS]
     Meter(registry)
+    RelayMeter(registry)
     registered = {name.removesuffix("_total") for name in registry._names_to_collectors}
     assert {metric.name.removesuffix("_total") for metric in METRICS if "worker" not in metric.name} <= registered
