@@ -28,7 +28,7 @@ TEST = [
     "attrs>=23.1",
     "jsonschema>=4.18",
     "mypy>=1.13",
-    "psycopg[binary]>=3.1",
+    "psycopg[binary]>=3.2",
     *SQLALCHEMY,
     "sqlalchemy[asyncio]>=2.0",
     "pydantic>=2.5",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SAMPLE = 50  #: dead letters that are looked at
 MANY_WAITING = 1000
+LONG_WAITING_SECONDS = 60.0  #: in an outbox
 
 
 @dataclass
@@ -70,6 +71,7 @@ def doctor(apps: tuple[str, ...], url: str | None, as_json: bool) -> int:
     seen = Examination()
     for bus in _buses(app, url):
         _examine_bus(bus, seen)
+        _examine_outboxes(bus, seen)
         bus.close()
     _examine_app(app, seen)
     _examine_celery(app, seen)
@@ -93,6 +95,29 @@ def _buses(app: discovery.LoadedApp, url: str | None) -> list[Bus]:
     if url and any(bus.url != url for bus in buses):
         buses.append(Bus(OWN_NAME, url=url))  # what is asked for by name is looked at, whatever the app uses
     return buses or [Bus(OWN_NAME, url=app.url)]
+
+
+def _examine_outboxes(bus: Bus, seen: Examination) -> None:
+    for store in bus.outboxes():
+        try:
+            backlog = store.backlog()
+        except LightbusError as error:
+            seen.findings.append(f"the outbox {store.name!r} of {bus.name!r} cannot be read: {error}")
+            continue
+        finally:
+            store.close()
+        lag_seconds = backlog.lag_seconds(time.time())
+        if lag_seconds > LONG_WAITING_SECONDS:
+            seen.findings.append(
+                f"{backlog.waiting} messages wait in the outbox {store.name!r} of {bus.name!r}, the oldest for "
+                f"{lag_seconds:.0f} s: does a relay run (`lightbus outbox relay`, `lightbus worker --relay-outbox`)? "
+                "`lightbus outbox ls` shows them"
+            )
+        if backlog.aside:
+            seen.findings.append(
+                f"{backlog.aside} messages of the outbox {store.name!r} of {bus.name!r} were set aside: "
+                "`lightbus outbox ls --aside` says why, `lightbus outbox retry --aside` has them tried again"
+            )
 
 
 def _examine_bus(bus: Bus, seen: Examination) -> None:

@@ -30,7 +30,7 @@ LAST_DELAY_SECONDS = 300.0
 #: Bodies that a relay has in memory at a time, unless a single one is larger.
 SLICE_BYTES = 4 * 2**20
 
-_PROPERTIES = tuple(field.name for field in fields(Wire) if field.name not in ("body", "message_id"))
+_PROPERTIES = tuple(field.name for field in fields(Wire) if field.name != "body")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +38,10 @@ class Entry:
     """A message as it stands in the table.
 
     Attributes:
+        message_id: of the event, or the task's id.
         kind: `event` or `task`.
         name: of the event or task, for people.
-        properties: JSON of all that `Wire` has besides its body and id.
+        properties: JSON of all that `Wire` has besides its body.
         visible_at: Unix seconds before which no receiver may see it; 0.0 for at once.
         written_at: Unix seconds.
     """
@@ -110,7 +111,7 @@ def entry_of(parcel: Parcel, *, kind: str, name: str, now: float) -> Entry:
     except (TypeError, ValueError) as error:
         raise Unwritable(f"a header or property of {name!r} cannot wait in an outbox: {error}") from error
     return Entry(
-        message_id=wire.message_id, kind=kind, name=name, exchange=parcel.route.exchange,
+        message_id=wire.message_id or wire.correlation_id, kind=kind, name=name, exchange=parcel.route.exchange,
         routing_key=parcel.route.routing_key, properties=properties, body=wire.body,
         visible_at=now + parcel.delay_seconds if parcel.delay_seconds > 0 else 0.0, written_at=now,
     )  # fmt: skip
@@ -125,7 +126,7 @@ def parcel_of(row: Row, *, now: float) -> Parcel:
     entry = row.entry
     try:
         properties: Mapping[str, Any] = msgspec.json.decode(entry.properties)
-        wire = Wire(body=entry.body, message_id=entry.message_id, **properties)
+        wire = Wire(body=entry.body, **properties)
         headers = dict(wire.headers)
     except (msgspec.DecodeError, TypeError, ValueError) as error:
         raise DecodeError(f"the properties of row {row.position} of the outbox cannot be read: {error}") from error

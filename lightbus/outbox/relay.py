@@ -2,7 +2,7 @@
 
 A crash between the two publishes a message again, with its old id and the header `lightbus_repeat`. Any number of
 relays share one outbox. A broker or a database that is away is waited for; a message that the broker refuses is tried
-again later and then set aside, and holds up at most what was written in the same transaction.
+again later and then set aside, and holds up at most what was written in the same transaction and is not under way yet.
 """
 
 from __future__ import annotations

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..core.errors import LightbusError
+from ..core.exitcodes import EXIT_UNAVAILABLE
 from ..core.outbox import Backlog, Claimed, Row
 
 
 class StoreUnavailable(LightbusError):
     """The database of an outbox did not answer, or not as it should; the text is its own."""
+
+    exit_code = EXIT_UNAVAILABLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,11 +85,14 @@ def test_rows_are_shown_published_tried_again_and_discarded(shop: Project) -> No
     first, bad, last = fired.out.split()
     with create_engine(f"sqlite:///{shop.folder / 'shop.db'}").begin() as connection:
         connection.execute(text("update lightbus_outbox set properties = '{' where message_id = :id"), {"id": bad})
+        connection.execute(text("update lightbus_outbox set written_at = written_at - 3600"))
 
-    listed, relayed, in_words, shown, unsaid, retried, again, asked, discarded, gone = run_all(
+    stale, listed, relayed, examined, in_words, shown, unsaid, retried, again, asked, discarded, gone = run_all(
         shop,
+        ("doctor", "-A", "shop", "--json"),
         ("outbox", "ls", "-A", "shop", "--json"),
         ("outbox", "relay", "-A", "shop", "--once"),
+        ("doctor", "-A", "shop", "--json"),
         ("outbox", "ls", "-A", "shop"),
         ("outbox", "show", bad[:10], "-A", "shop", "--json"),
         ("outbox", "retry", "-A", "shop"),
@@ -100,6 +103,8 @@ def test_rows_are_shown_published_tried_again_and_discarded(shop: Project) -> No
         ("outbox", "show", bad, "-A", "shop"),
     )
 
+    assert any("3 messages wait in the outbox" in finding for finding in stale.json()["findings"])
+    assert any("1 messages of the outbox" in finding for finding in examined.json()["findings"])
     (document,) = listed.json()
     assert (document["outbox"], document["app"]) == ("lightbus_outbox", "shop")
     assert (document["waiting"], document["aside"]) == (3, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightbus.core.errors import (
@@ -56,6 +56,7 @@ def row(parcel: Parcel, *, attempts: int = 1, now: float = 100.0) -> Row:
     return Row(position=1, attempts=attempts, next_at=0.0, error="", is_aside=False, entry=entry)
 
 
+@settings(max_examples=50)
 @given(WIRES, TEXTS, TEXTS)
 def test_what_is_written_is_what_is_published(wire: Wire, exchange: str, key: str) -> None:
     parcel = Parcel(wire, Route(exchange, key))
@@ -118,6 +119,7 @@ def test_a_refusal_is_a_messages_own_where_another_one_was_taken() -> None:
     assert {type(verdict) for verdict in verdicts_of([(refused, 1), (refused, 1)])} == {Away}
 
 
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 30), max_size=20), st.integers(1, 40))
 def test_slices_keep_the_order_and_the_limit(sizes: list[int], limit: int) -> None:
     claimed = [Claimed(position, 1, size) for position, size in enumerate(sizes)]

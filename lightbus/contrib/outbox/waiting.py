@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from ...outbox.store import StoreUnavailable
+
 logger = logging.getLogger("lightbus.outbox")
 
 
@@ -50,7 +52,7 @@ class Waiting:
         if not self._was_asked:
             self._connection, self._was_asked = connect(), True
             if self._connection is not None:
-                self._connection.execute(f'listen "{self.channel}"')
+                self._listen()
                 return
         watched: list[Any] = [self._pipe[0]]
         if self._connection is not None:
@@ -84,9 +86,18 @@ class Waiting:
             with contextlib.suppress(Exception):  # whatever the driver says of a connection that is gone
                 connection.close()
 
-    def _read(self) -> None:
+    def _listen(self) -> None:
+        connection: Any = self._connection
         try:
-            for _ in self._connection.notifies(timeout=0):  # type: ignore[union-attr]
+            connection.execute(f'listen "{self.channel}"')
+        except Exception as error:
+            self._disconnect()
+            raise StoreUnavailable(f"cannot wait for notifications: {error}") from error
+
+    def _read(self) -> None:
+        connection: Any = self._connection
+        try:
+            for _ in connection.notifies(timeout=0):
                 pass
         except Exception as error:  # noqa: BLE001  # whatever the driver says of a connection that is gone
             logger.warning("the connection that waits for notifications is lost, another is made: %s", error)
