@@ -17,6 +17,7 @@ SQLALCHEMY = ["sqlalchemy>=2.0"]
 DJANGO_RESULTS = ["django>=4.2", "django-celery-results>=2.5"]
 METRICS = ["prometheus-client>=0.20"]
 OTEL = ["opentelemetry-api>=1.20"]
+SHELL = ["ipython>=8.12"]
 BENCH = [*REDIS, *CELERY, "dramatiq[rabbitmq,redis]>=1.17", "huey>=2.5", "psutil>=5.9"]
 TEST = [
     *BENCH,
@@ -29,6 +30,7 @@ TEST = [
     "jsonschema>=4.18",
     "mypy>=1.13",
     "psycopg[binary]>=3.2",
+    *SHELL,
     *SQLALCHEMY,
     "sqlalchemy[asyncio]>=2.0",
     "pydantic>=2.5",
@@ -79,6 +81,7 @@ setup(
         "celery": CELERY,
         "metrics": METRICS,
         "otel": OTEL,
+        "shell": SHELL,
         "sqlalchemy": SQLALCHEMY,
         "django-results": DJANGO_RESULTS,
         "demo": [*REDIS, *CELERY, "rich>=13"],

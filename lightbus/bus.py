@@ -259,6 +259,19 @@ class Bus:
         answer: Future[Any] = self._rpc_client().start(rpc, dict(kwargs))
         return cast(R, await awaitable(answer))
 
+    def remote(self, api: str, *, wait_seconds: float = 1.0) -> Any:
+        """A client of an API without its contract, as a worker announces it now: for shells and exploration.
+
+        Its calls and events have the names of the contract; answers come as plain data. No checker knows them: a
+        program takes `client` with a contract, which `lightbus contract pull` writes.
+
+        Raises:
+            NotServed: no worker says within `wait_seconds` that it serves `api`.
+        """
+        from .describing import announced_api
+
+        return self.client(announced_api(self.transport, self.name, api, seconds=wait_seconds))
+
     # -- around handlers ---------------------------------------------------------------------------------------------
 
     def use(self, *middleware: Middleware) -> None:

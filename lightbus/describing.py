@@ -31,7 +31,7 @@ from .core.description import (
     encode_description,
     encode_question,
 )
-from .core.errors import DeclarationError, DecodeError, Unroutable
+from .core.errors import DeclarationError, DecodeError, NotServed, Unroutable
 from .core.message import ReplyMessage, Route
 from .core.times import iso_utc
 from .core.topology import DESCRIBE_EXCHANGE, Exchange, Topology, describe_topology, reply_queue, rpc_queue
@@ -223,3 +223,26 @@ def _contract(api: type[Api]) -> dict[str, object] | None:
     except DeclarationError as error:
         logger.warning("%s: who asks this worker does not get its contract", error)
         return None
+
+
+def announced_api(transport: Transport, app: str, name: str, *, seconds: float) -> type[Api]:
+    """The contract `name` as a class, in its highest version that a worker serves now.
+
+    Raises:
+        NotServed: no worker says within `seconds` that it serves it.
+    """
+    import difflib  # for shells, as what follows: most programs need none of it
+
+    from .contracts.live import live_document, newest_of_each
+    from .contracts.remote import remote_class
+
+    def serves(found: Sequence[Description]) -> bool:
+        return any(api.name == name and api.contract is not None for one in found for api in one.apis)
+
+    live = newest_of_each(live_document(ask(transport, app, seconds=seconds, enough=serves)))
+    apis = {api["name"]: api for api in live["apis"]}
+    if name not in apis:
+        near = difflib.get_close_matches(name, apis, n=1)
+        known = f"did you mean {near[0]!r}?" if near else f"those that run serve {', '.join(apis) or 'none'}"
+        raise NotServed(f"no worker says within {seconds:g} s that it serves the API {name!r}: {known}")
+    return remote_class(apis[name])

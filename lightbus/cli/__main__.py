@@ -32,6 +32,7 @@ COMMANDS = {
     "send": "Send a task by its name.",
     "tail": "Print events as they arrive, without taking them from anybody.",
     "ls": "List who runs, who serves what, who listens to what.",
+    "shell": "Start Python with a bus in it, and clients of all that runs.",
     "contract": "Export API contracts, compare them, or write one down as Python.",
     "outbox": "Publish what waits in outboxes, and look at it.",
     "dead": "Look at what was parked, try it again, or throw it away.",
