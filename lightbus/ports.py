@@ -157,8 +157,9 @@ class Transport(Protocol):
         connection breaks is sent again, with header `lightbus_repeat`.
 
         Args:
-            delay_seconds: the message becomes visible after that long; only for routes to a queue (exchange `""`)
-                that this or another Lightbus process declared.
+            delay_seconds: the message becomes visible after that long. Only for routes to a queue (exchange `""`) that
+                this or another Lightbus process declared, or to an exchange that was declared with `delays`: it goes
+                to the queues that are bound when it is due. Its `expiration_seconds` counts from then, if it is kept.
             mandatory: fail with `Unroutable` when no queue takes it, or, where the transport can tell, when the
                 queue has had no living consumer for longer than it may be unused.
 

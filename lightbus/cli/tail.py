@@ -15,7 +15,7 @@ import click
 from ..core.codec import decode_event
 from ..core.errors import DecodeError
 from ..core.message import Wire
-from ..core.topology import EVENTS_EXCHANGE, Binding, Exchange, Queue, Topology
+from ..core.topology import EVENTS, Binding, Queue, Topology
 from ..ports import Delivery
 from . import apps as discovery
 from .connecting import connected
@@ -73,8 +73,8 @@ def tail(patterns: tuple[str, ...], count: int | None, apps: tuple[str, ...], ur
 def topology(queue: Queue, patterns: Sequence[str]) -> Topology:
     """`queue`, bound to the events that meet one of `patterns`, or to all."""
     keys = [key for pattern in patterns or ("#",) for key in routing_keys(pattern)]
-    bindings = tuple(Binding(EVENTS_EXCHANGE, key, queue.name) for key in keys)
-    return Topology((Exchange(EVENTS_EXCHANGE, "topic"),), (queue,), bindings)
+    bindings = tuple(Binding(EVENTS.name, key, queue.name) for key in keys)
+    return Topology((EVENTS,), (queue,), bindings)
 
 
 def routing_keys(pattern: str) -> list[str]:

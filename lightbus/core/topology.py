@@ -37,10 +37,15 @@ DESCRIBE_QUEUE_EXPIRES_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A durable exchange."""
+    """A durable exchange.
+
+    Attributes:
+        delays: a message to it may be delayed: it is routed when it is due, to the queues that are bound then.
+    """
 
     name: str
     kind: Literal["direct", "topic", "fanout"] = "direct"
+    delays: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +117,9 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
+EVENTS = Exchange(EVENTS_EXCHANGE, "topic", delays=True)
+
+
 def event_route(name: str, major: int) -> Route:
     """Where the event `name` (`<api>.<event>`) is published."""
     return Route(EVENTS_EXCHANGE, f"{name}.v{major}")
@@ -121,7 +129,7 @@ def listener_topology(app: str, listener: str, routing_keys: tuple[str, ...]) ->
     """The durable queue of one listener of `app`, bound to each of `routing_keys`."""
     queue = Queue(name=f"{app}.on.{listener}", replicated=True)
     return Topology(
-        (Exchange(EVENTS_EXCHANGE, "topic"),),
+        (EVENTS,),
         (queue,),
         tuple(Binding(EVENTS_EXCHANGE, key, queue.name) for key in routing_keys),
     )

@@ -63,8 +63,6 @@ class MemoryTransport:
         self._broker.declare(topology, self)
 
     def publish(self, wire: Wire, route: Route, *, delay_seconds: float = 0.0, mandatory: bool = False) -> Future[None]:
-        if delay_seconds > 0 and route.exchange:
-            raise ValueError(f"only a message straight to a queue can be delayed, not one to {route.exchange!r}")
         future: Future[None] = Future()
         try:
             self._check_open()

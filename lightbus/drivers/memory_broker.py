@@ -77,7 +77,7 @@ class MemoryBroker:
         self._exchanges: dict[str, Exchange] = {}
         self._bindings: list[Binding] = []
         self._numbers = itertools.count()
-        self._later: list[tuple[float, int, str, Wire]] = []  # due, number, queue, message
+        self._later: list[tuple[float, int, Route, Wire]] = []  # due, number, where it is routed then, message
         self._timer: threading.Thread | None = None
         self._timer_wakes = threading.Condition(lock)
         self._closed = False
@@ -87,7 +87,7 @@ class MemoryBroker:
         with self.changed:
             for exchange in topology.exchanges:
                 standing = self._exchanges.setdefault(exchange.name, exchange)
-                if standing != exchange:
+                if standing.kind != exchange.kind:
                     raise TopologyMismatch(f"exchange {exchange.name!r} exists as {standing.kind}, not {exchange.kind}")
             for queue in topology.queues:
                 self._declare_queue(queue, owner)
@@ -123,8 +123,7 @@ class MemoryBroker:
                 raise Unroutable(f"no queue takes messages for exchange {route.exchange!r}, key {route.routing_key!r}")
             if delay_seconds > 0:
                 due = time.monotonic() + delay_seconds
-                for name in queues:
-                    heapq.heappush(self._later, (due, next(self._numbers), name, wire))
+                heapq.heappush(self._later, (due, next(self._numbers), route, wire))
                 self._wake_timer()
                 return
             for name in queues:
@@ -247,8 +246,9 @@ class MemoryBroker:
                     self._timer_wakes.wait(moment - now)
                     continue
                 while self._later and self._later[0][0] <= now:
-                    _, _, name, wire = heapq.heappop(self._later)
-                    self._put(name, wire)
+                    _, _, route, wire = heapq.heappop(self._later)
+                    for name in self._queues_for(route):
+                        self._put(name, wire)
                 for name, queue in list(self._queues.items()):
                     goes_at = queue.goes_at()
                     if goes_at is not None and goes_at <= now:

@@ -76,7 +76,7 @@ class AmqpTransport:
         bindings = tuple(binding for binding in topology.bindings if binding.queue not in exclusive)
 
         def declare(channel: Any) -> None:
-            if any(takes_delays(queue) for queue in queues):
+            if any(takes_delays(queue) for queue in queues) or any(one.delays for one in topology.exchanges):
                 declare_ladder(self._tools, self._options.delay_queue_type)
             declare_topology(channel, Topology(topology.exchanges, queues, bindings))
 

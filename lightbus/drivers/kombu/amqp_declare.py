@@ -4,6 +4,9 @@ Delays use kombu's ladder, which Celery's workers share: 28 queues whose time to
 bits of the delay say through which of them a message goes. A message comes out on exchange `celery_delayed_delivery`
 under its own key, so each durable queue is bound there. Our key is one word without dots (`lightbus/celery` for
 `lightbus.celery`): Celery binds `#.celery` for its queue `celery`, and that would match a key that ends in `.celery`.
+
+A delayed message to an exchange carries the exchange's name, written in that way, before its key; whatever is bound to
+the exchange is bound to the ladder's end by the same pattern. So it is routed when it is due, and by the broker alone.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ _ANY_DELAY = "*." * ladder.MAX_NUMBER_OF_BITS_TO_USE
 
 
 def declare_topology(channel: Any, topology: Topology) -> None:
-    """Declare exchanges, then queues, then bindings.
+    """Declare exchanges, then queues, then bindings. The ladder has to stand where one of them takes delays.
 
     Raises:
         TopologyMismatch, AccessRefused, ConnectionLost: the channel or the connection is then closed.
@@ -42,10 +45,14 @@ def declare_topology(channel: Any, topology: Topology) -> None:
                     arguments=queue_arguments(queue),
                 )  # fmt: skip
             if takes_delays(queue):
-                channel.queue_bind(queue.name, LADDER_EXCHANGE, _ANY_DELAY + _delay_key(queue.name))
+                channel.queue_bind(queue.name, LADDER_EXCHANGE, _ANY_DELAY + _delay_key(queue.route))
+    delaying = {exchange.name for exchange in topology.exchanges if exchange.delays}
     for binding in topology.bindings:
         with _naming(f"binding {binding.routing_key!r} of queue {binding.queue!r}"):
             channel.queue_bind(binding.queue, binding.exchange, binding.routing_key)
+            if binding.exchange in delaying:
+                key = _ANY_DELAY + _delay_key(Route(binding.exchange, binding.routing_key))
+                channel.queue_bind(binding.queue, LADDER_EXCHANGE, key)
 
 
 def declare_ladder(connection: Any, queue_type: str) -> None:
@@ -64,10 +71,10 @@ def takes_delays(queue: Queue) -> bool:
     return queue.durable and not (queue.exclusive or queue.auto_delete or queue.passive or queue.expires_seconds)
 
 
-def delayed_route(queue: str, delay_seconds: float) -> Route:
-    """Where a message for `queue` goes in at the top of the ladder, to come out after `delay_seconds`, rounded up."""
+def delayed_route(route: Route, delay_seconds: float) -> Route:
+    """Where a message for `route` goes in at the top of the ladder, to come out after `delay_seconds`, rounded up."""
     seconds = min(math.ceil(delay_seconds), LONGEST_DELAY_SECONDS)
-    return Route(ladder.level_name(ladder.MAX_LEVEL), ladder.calculate_routing_key(seconds, _delay_key(queue)))
+    return Route(ladder.level_name(ladder.MAX_LEVEL), ladder.calculate_routing_key(seconds, _delay_key(route)))
 
 
 def queue_arguments(queue: Queue) -> dict[str, object]:
@@ -82,8 +89,10 @@ def queue_arguments(queue: Queue) -> dict[str, object]:
     return arguments
 
 
-def _delay_key(queue: str) -> str:
-    return queue.replace(".", "/")
+def _delay_key(route: Route) -> str:
+    if route.exchange:
+        return f"{route.exchange.replace('.', '/')}.{route.routing_key}"
+    return route.routing_key.replace(".", "/")
 
 
 class _naming:

@@ -101,9 +101,9 @@ class AmqpPublisher:
     def publish(self, wire: Wire, route: Route, *, delay_seconds: float = 0.0, mandatory: bool = False) -> Future[None]:
         """See `ports.Transport.publish`."""
         if delay_seconds > 0:
-            if route.exchange:
-                raise ValueError(f"a delayed message needs the default exchange, got {route.exchange!r}")
-            route = delayed_route(route.routing_key, delay_seconds)
+            route = delayed_route(route, delay_seconds)
+            if wire.expiration_seconds is not None:  # it would let the message out of the ladder too early
+                wire = dataclasses.replace(wire, expiration_seconds=None)
             mandatory = False  # the ladder takes it in any case
         publication = _Publication(wire, route, mandatory, time.monotonic() + self._timeout_seconds)
         with self._lock:

@@ -174,7 +174,7 @@ class AmqpScheduleStore:
             for parcel in messages:
                 route = parcel.route
                 if parcel.delay_seconds > 0:
-                    route = delayed_route(route.routing_key, parcel.delay_seconds)
+                    route = delayed_route(route, parcel.delay_seconds)
                 self._channel.basic_publish(
                     message_of(parcel.wire), exchange=route.exchange, routing_key=route.routing_key
                 )  # fmt: skip

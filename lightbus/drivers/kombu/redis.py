@@ -102,8 +102,8 @@ class RedisSession:
     def publish(self, wire: Wire, route: Route, delay_seconds: float, mandatory: bool) -> None:
         raw = envelope_bytes(envelope_of(wire, route.exchange, route.routing_key, uuid.uuid4().hex))
         if delay_seconds > 0:
-            list_key = self._layout.list_key(route.routing_key, wire.priority)
-            arguments = (pack(list_key, raw), round(delay_seconds * 1000))
+            place = self._layout.place_of(route, wire.priority)
+            arguments = (pack(place, raw), round(delay_seconds * 1000))
             self._client.run(DELAY, [self._layout.key("delayed")], arguments)
             return
         if not route.exchange:

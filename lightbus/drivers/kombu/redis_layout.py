@@ -9,7 +9,7 @@ take away what another still works on.
     _kombu.binding.<exchange>        set of bindings, kombu's
     lightbus.unacked                 hash: tag -> list key and message, as `pack` writes it
     lightbus.unacked_index           sorted set: tag by the moment (ms) when its lease ends
-    lightbus.delayed                 sorted set: `pack`ed message by the moment (ms) when it is due
+    lightbus.delayed                 sorted set: message, `pack`ed with its `place_of`, by the moment (ms) it is due
     lightbus.queue.<queue>           stands while the queue does; its value is the lifetime in ms when unused, or 0
     lightbus.transient               set of queues with a lifetime, to clear up after
     lightbus.bindings.<queue>        set of what binds the queue, to be removed with it
@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...core.matching import key_matches
+from ...core.message import Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,14 @@ class RedisLayout:
     def list_keys(self, queue: str) -> list[str]:
         """All lists of a queue, the one to empty first in front."""
         return [self.list_key(queue, step) for step in self.priority_steps]
+
+    def place_of(self, route: Route, priority: int | None) -> str:
+        """Where a message goes when it is due: a list, or what `KEEP` needs to route it then, parted by NUL."""
+        if not route.exchange:
+            return self.list_key(route.routing_key, priority)
+        step = self.list_key("", priority)[len(self.global_keyprefix) :]
+        keys = self.binding_key(route.exchange), self.key(f"exchange.{route.exchange}")
+        return "\0".join(("", *keys, self.global_keyprefix, self.sep, step, route.routing_key))
 
     def binding_key(self, exchange: str) -> str:
         return self.global_keyprefix + self.binding_format % exchange
@@ -154,6 +163,57 @@ return out
 """
 )
 
+#: Routes what is due by an exchange, as `RedisLayout.queues_for` and `PUT` do, of which it repeats the rules.
+#: The matching goes row by row, since a pattern with many `#` must not take exponential time.
+_ROUTE = """
+local function parts(text, mark)
+  local found, from = {}, 1
+  if text == '' then return found end
+  while true do
+    local at = string.find(text, mark, from, true)
+    found[#found + 1] = string.sub(text, from, (at or 0) - 1)
+    if not at then return found end
+    from = at + #mark
+  end
+end
+local function meets(kind, pattern, key)
+  if kind == 'fanout' then return true end
+  if kind ~= 'topic' then return pattern == key end
+  local words, met = parts(key, '.'), {[0] = true}
+  for _, part in ipairs(parts(pattern, '.')) do
+    local row = {}
+    for i = 0, #words do
+      if part == '#' then
+        row[i] = met[i] or (i > 0 and row[i - 1])
+      else
+        row[i] = i > 0 and met[i - 1] and (part == '*' or part == words[i])
+      end
+    end
+    met = row
+  end
+  return met[#words]
+end
+local function route(place, message, changed)
+  local where = parts(string.sub(place, 2), '\\0')
+  local binding, exchange, prefix, sep, step, key = where[1], where[2], where[3], where[4], where[5], where[6]
+  local kind, put = redis.call('GET', exchange), {}
+  for _, member in ipairs(redis.call('SMEMBERS', binding)) do
+    local bound = parts(member, sep)
+    local queue = bound[3]
+    if not put[queue] and meets(kind or (bound[2] ~= '' and 'topic'), bound[1], key) then
+      put[queue] = true
+      local life = redis.call('GET', prefix .. 'lightbus.queue.' .. queue)
+      if life or redis.call('SISMEMBER', prefix .. 'lightbus.transient', queue) == 0 then
+        local list = prefix .. queue .. step
+        redis.call('LPUSH', list, message)
+        changed[#changed + 1] = list
+        if life and life ~= '0' then redis.call('PEXPIRE', list, life) end
+      end
+    end
+  end
+end
+"""
+
 #: Keeps the leases of the tags held, moves what is due, and claims what others left behind when they died.
 #: KEYS: unacked, index, delayed. ARGV: lease in ms, tags held...
 #: Gives ms until the next delayed message (-1 for none), the lists that what was due went to, then tag and packed
@@ -161,7 +221,8 @@ return out
 #: The removal of nothing comes first because a server that is full refuses a script whose first write could take
 #: memory, and would have the leases of running consumers end. It refuses none after that; `TAKE` begins with a RPOP.
 KEEP = Script(
-    """
+    _ROUTE
+    + """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREM', KEYS[2], '')
@@ -170,8 +231,13 @@ for i = 2, #ARGV do redis.call('ZADD', KEYS[2], 'XX', now + tonumber(ARGV[1]), A
 for _, packed in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 200)) do
   local colon = string.find(packed, ':', 1, true)
   local start = colon + 1 + tonumber(string.sub(packed, 1, colon - 1))
-  changed[#changed + 1] = string.sub(packed, colon + 1, start - 1)
-  redis.call('LPUSH', changed[#changed], string.sub(packed, start))
+  local place, message = string.sub(packed, colon + 1, start - 1), string.sub(packed, start)
+  if string.byte(place) == 0 then
+    route(place, message, changed)
+  else
+    changed[#changed + 1] = place
+    redis.call('LPUSH', place, message)
+  end
   redis.call('ZREM', KEYS[3], packed)
 end
 local out = {-1, changed}

@@ -94,8 +94,6 @@ class VirtualTransport:
             self._topology += topology
 
     def publish(self, wire: Wire, route: Route, *, delay_seconds: float = 0.0, mandatory: bool = False) -> Future[None]:
-        if delay_seconds > 0 and route.exchange:
-            raise ValueError(f"only a message straight to a queue can be delayed, not one to {route.exchange!r}")
         future: Future[None] = Future()
         try:
             self._publish(wire, route, delay_seconds, mandatory)

@@ -204,7 +204,7 @@ class Channel(base.StdChannel):
             message: as `prepare_message` made it.
             mandatory: when no queue takes it, the callbacks in `events["basic_return"]` are called before this
                 returns, with (error, exchange, routing key, message).
-            delay_seconds: it becomes visible in its queues after that long.
+            delay_seconds: it becomes visible after that long; one to an exchange is routed then.
 
         Returns:
             How many queues took it. 0 means that nobody has it.

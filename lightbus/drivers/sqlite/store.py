@@ -7,10 +7,12 @@ queues a message goes to, in `topology.py`. Nothing here knows kombu: an envelop
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import chain, islice, takewhile
 
 from .database import Database, Row
@@ -33,6 +35,9 @@ SELECT queue FROM ready WHERE queue IS NOT NULL
 """
 READY_AT_ONCE = 32
 FEW_QUEUES = 4  # so many are asked for one by one
+# The queue of a delayed message to an exchange, which is routed when it is due; no queue can have that name. Its
+# envelope is a JSON array: exchange, routing key, lifetime in seconds or null, and the envelope proper.
+ROUTED_LATER = ""
 LEASE_BYTES = 16 * 1024 * 1024  # one lease stops here, so that a prefetch of big messages does not fill the memory
 
 
@@ -95,13 +100,13 @@ class Store:
         due_at = now + message.delay_seconds if message.delay_seconds > 0 else None
         with self.database.transaction() as c:
             queues = route(c, exchange, routing_key)
-            for queue, ttl_seconds in queues:
-                lifetimes = [x for x in (ttl_seconds, message.lifetime_seconds) if x is not None]
-                expires_at = (due_at or now) + min(lifetimes) if lifetimes else None
-                c.execute(
-                    "INSERT INTO messages(queue, rank, due_at, expires_at, envelope, body) VALUES(?,?,?,?,?,?)",
-                    (queue, -message.priority, due_at, expires_at, message.content, message.body),
-                )
+            if exchange and due_at is not None:
+                content = json.dumps([exchange, routing_key, message.lifetime_seconds, message.content])
+                _insert(c, ROUTED_LATER, replace(message, content=content), due_at, None)
+            else:
+                for queue, ttl_seconds in queues:
+                    expires_at = _expires_at(due_at or now, ttl_seconds, message.lifetime_seconds)
+                    _insert(c, queue, message, due_at, expires_at)
             sockets = sockets_for(c, [queue for queue, _ in queues])
         self._notify(sockets)
         return len(queues)
@@ -204,8 +209,9 @@ class Store:
         due = self._first_due()
         if due is not None and due <= time.time():
             with self.database.transaction() as c:
+                queues = _route_due(c)
                 rows = c.execute("UPDATE messages SET due_at=NULL WHERE due_at<=? RETURNING queue", (time.time(),))
-                sockets = sockets_for(c, {row[0] for row in rows.fetchall()})
+                sockets = sockets_for(c, queues | {row[0] for row in rows.fetchall()})
             self._notify(sockets)
             due = self._first_due()
         return None if due is None else max(0.0, due - time.time())
@@ -246,6 +252,37 @@ class Store:
 
     def close(self) -> None:
         self.database.close()
+
+
+def _insert(
+    c: sqlite3.Connection, queue: str, message: Envelope, due_at: float | None, expires_at: float | None
+) -> None:
+    c.execute(
+        "INSERT INTO messages(queue, rank, due_at, expires_at, envelope, body) VALUES(?,?,?,?,?,?)",
+        (queue, -message.priority, due_at, expires_at, message.content, message.body),
+    )
+
+
+def _expires_at(start: float, *lifetimes: float | None) -> float | None:
+    given = [lifetime for lifetime in lifetimes if lifetime is not None]
+    return start + min(given) if given else None
+
+
+def _route_due(c: sqlite3.Connection) -> set[str]:
+    """Put what is due and not routed yet into the queues that are bound now, and say which they are."""
+    rows = c.execute(
+        "DELETE FROM messages WHERE queue=? AND due_at<=? RETURNING id, rank, due_at, envelope, body",
+        (ROUTED_LATER, time.time()),
+    ).fetchall()
+    found: set[str] = set()
+    for _, rank, due_at, envelope, body in sorted(rows):
+        exchange, routing_key, lifetime_seconds, content = json.loads(envelope)
+        message = Envelope(content=content, body=body, priority=-rank)
+        with suppress(NotFound):  # the exchange is gone, as are its queues' bindings
+            for queue, ttl_seconds in route(c, exchange, routing_key):
+                _insert(c, queue, message, None, _expires_at(due_at, ttl_seconds, lifetime_seconds))
+                found.add(queue)
+    return found
 
 
 def _choose(
