@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
@@ -19,10 +21,11 @@ from .core.message import EventMessage, Parcel, Route, Wire
 from .core.rate import Rate
 from .core.retry import RetryPolicy
 from .core.schema import encode_event as encode_payload
-from .core.topology import DEAD_LETTER_QUEUE, EVENTS_EXCHANGE, Exchange, Topology, check_name, event_route
+from .core.topology import DEAD_LETTER_QUEUE, EVENTS, EVENTS_EXCHANGE, Exchange, Topology, check_name, event_route
 from .deadletters import DeadLetters
 from .drivers import open_transport
 from .endpoint import Endpoint
+from .firing import AT_ONCE, HIGHEST_PRIORITY, Terms, terms_of
 from .identity import new_origin
 from .listeners import EventEndpoint, Listener, spec_of
 from .middleware import Middleware, checked
@@ -76,7 +79,8 @@ class Bus:
         self._events = EventEndpoint(self.name)
         self._calls = CallEndpoint()
         self._endpoints: list[Endpoint] = []
-        self._can_fire = False
+        self._can_fire = self._can_delay = False
+        self._clock: Callable[[], float] = time.time
         self._jobs: list[Job] = []
         self._outboxes: list[OutboxStore] = []
         self._middleware = checked(middleware)
@@ -111,28 +115,57 @@ class Bus:
 
     # -- events ------------------------------------------------------------------------------------------------------
 
-    def fire(self, event: Event) -> None:
+    def fire(
+        self,
+        event: Event,
+        *,
+        delay_seconds: float = 0.0,
+        at: datetime | None = None,
+        expires_seconds: float | None = None,
+        priority: int | None = None,
+    ) -> None:
         """Publish an event; returns when the broker has taken charge of it.
 
+        Args:
+            delay_seconds: it waits in the broker for so long, and goes to those that listen then.
+            at: the same as a moment with a time zone; one that has passed means now.
+            expires_seconds: a listener that is not free so long after it has arrived does not get it any more.
+            priority: 0 to 9, for listeners with `max_priority`; 9 is handled first.
+
         Raises:
-            BadArguments: a field is not of its declared type; nothing was sent.
+            BadArguments: a field or an argument has a value that it cannot have; nothing was sent.
+            ConfigError: the broker has no priorities.
             TransportError: the broker did not take it.
         """
-        wire, route, end = self._event(event)
-        sent = self.transport.publish(wire, route)
+        terms = AT_ONCE
+        if delay_seconds or at is not None or expires_seconds is not None or priority is not None:
+            terms = self._terms(delay_seconds, at, expires_seconds, priority)
+        wire, route, end = self._event(event, terms)
+        sent = self.transport.publish(wire, route, delay_seconds=terms.delay_seconds)
         if end is not None:
             sent.add_done_callback(end)
         sent.result()
 
-    async def fire_async(self, event: Event) -> None:
+    async def fire_async(
+        self,
+        event: Event,
+        *,
+        delay_seconds: float = 0.0,
+        at: datetime | None = None,
+        expires_seconds: float | None = None,
+        priority: int | None = None,
+    ) -> None:
         """`fire` from a coroutine."""
-        wire, route, end = self._event(event)
-        sent = self.transport.publish(wire, route)
+        terms = AT_ONCE
+        if delay_seconds or at is not None or expires_seconds is not None or priority is not None:
+            terms = self._terms(delay_seconds, at, expires_seconds, priority)
+        wire, route, end = self._event(event, terms)
+        sent = self.transport.publish(wire, route, delay_seconds=terms.delay_seconds)
         if end is not None:
             sent.add_done_callback(end)
         await awaitable(sent)
 
-    def on(
+    def on(  # what a listener is, is said in one place
         self,
         *events: type[Event],
         name: str = "",
@@ -140,6 +173,7 @@ class Bus:
         soft_limit_seconds: float | None = None,
         hard_limit_seconds: float | None = None,
         rate: str | Rate | None = None,
+        max_priority: int | None = None,
     ) -> Callable[[F], F]:
         """Decorate the function that listens to `events`; it gets the event, once per event of this app.
 
@@ -149,7 +183,11 @@ class Bus:
             soft_limit_seconds: raise `SoftTimeLimitExceeded` in the function when it runs for longer.
             hard_limit_seconds: end its process when it runs for longer; a failure like any other.
             rate: how often it may begin in one `lightbus worker`, `"100/s"`, `"10/m"` or `"2/h"`; or a `Rate`.
+            max_priority: 1 to 9: handle events that are fired with a higher `priority` first, where the broker has
+                priorities. On RabbitMQ its queue is then no quorum queue, and is lost with its node.
         """
+        if max_priority is not None and not 1 <= max_priority <= HIGHEST_PRIORITY:
+            raise DeclarationError(f"max_priority is from 1 to {HIGHEST_PRIORITY}, got {max_priority!r}")
         if not events:
             raise DeclarationError("bus.on() needs at least one event class")
 
@@ -164,6 +202,7 @@ class Bus:
                     soft_limit_seconds,
                     hard_limit_seconds,
                     Rate.parse(rate) if isinstance(rate, str) else rate,
+                    max_priority,
                 )
             )
             return function
@@ -353,30 +392,48 @@ class Bus:
         if self._transport is not None:
             self._transport.close()
             if self._owns_transport:
-                self._transport, self._can_fire = None, False
+                self._transport, self._can_fire, self._can_delay = None, False, False
 
     @contextmanager
     def on_transport(self, transport: Transport) -> Iterator[None]:
         """Within the block the bus is connected to `transport` in place of its broker; for tests. Clients follow."""
-        kept = self._transport, self._owns_transport, self._can_fire
-        self._transport, self._owns_transport, self._can_fire = transport, False, False
+        kept = self._transport, self._owns_transport, self._can_fire, self._can_delay
+        self._transport, self._owns_transport, self._can_fire, self._can_delay = transport, False, False, False
         if self._rpc is not None:
             self._rpc.connect_to(transport)
         try:
             yield
         finally:
-            self._transport, self._owns_transport, self._can_fire = kept
+            self._transport, self._owns_transport, self._can_fire, self._can_delay = kept
+            self.follow(time.time)
             if self._rpc is not None:
                 self._rpc.connect_to(self.transport)
 
+    def follow(self, now: Callable[[], float]) -> None:
+        """Take the time from `now`, in Unix seconds, until `on_transport` ends; for tests."""
+        self._clock = now
+        self._events.follow(now)
+
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _event(self, event: Event) -> tuple[Wire, Route, Callable[[Future[Any]], None] | None]:
+    def _terms(
+        self, delay_seconds: float, at: datetime | None, expires_seconds: float | None, priority: int | None
+    ) -> Terms:
+        terms = terms_of(
+            delay_seconds, at, expires_seconds, priority, now=self._clock(), broker=self.transport.capabilities
+        )
+        if terms.delay_seconds and not self._can_delay:
+            self.transport.declare(Topology((EVENTS,)))
+            self._can_delay = True
+        return terms
+
+    def _event(self, event: Event, terms: Terms = AT_ONCE) -> tuple[Wire, Route, Callable[[Future[Any]], None] | None]:
         if not self._can_fire:
             spec_of(event)
             self.transport.declare(Topology((Exchange(EVENTS_EXCHANGE, "topic"),)))
             self._can_fire = True
-        return self._encoded(event)
+        wire, route, end = self._encoded(event)
+        return (wire if terms is AT_ONCE else terms.put_on(wire)), route, end
 
     def _encoded(self, event: Event) -> tuple[Wire, Route, Callable[[Future[Any]], None] | None]:
         spec = spec_of(event)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ class Listener:
     soft_limit_seconds: float | None = None
     hard_limit_seconds: float | None = None
     rate: Rate | None = None
+    max_priority: int | None = None  #: its queue has an order of priorities up to that
 
 
 class EventEndpoint:
@@ -43,6 +45,7 @@ class EventEndpoint:
     def __init__(self, app: str) -> None:
         self._app = app
         self._topology = Topology()
+        self._now: Callable[[], float] = time.time
         self._listeners: dict[str, Listener] = {}
         self._decoders: dict[tuple[str, str, int], Callable[[bytes], Event]] = {}
 
@@ -50,7 +53,7 @@ class EventEndpoint:
         """Raises DeclarationError: the name is taken, or an event belongs to no API."""
         specs = [_spec_of(kind) for kind in listener.events]
         keys = tuple(event_route(spec.name, spec.major).routing_key for spec in specs)
-        topology = listener_topology(self._app, listener.name, keys)
+        topology = listener_topology(self._app, listener.name, keys, max_priority=listener.max_priority)
         queue = topology.queues[0].name
         if queue in self._listeners:
             raise DeclarationError(
@@ -64,6 +67,10 @@ class EventEndpoint:
     def listeners(self) -> Collection[Listener]:
         """All listeners, for tools."""
         return self._listeners.values()
+
+    def follow(self, now: Callable[[], float]) -> None:
+        """Take the time from `now`, in Unix seconds."""
+        self._now = now
 
     @property
     def blocking(self) -> bool:
@@ -94,6 +101,8 @@ class EventEndpoint:
         if decode is None:
             known = [f"{name}.v{v}" for queue, name, v in self._decoders if queue == delivery.queue]
             raise HandlerNotFound(f"{message.name}.v{major}", known)
+        if message.expires_at is not None and self._now() >= message.expires_at:
+            return Ack("expired")
         origin = message.origin
         return Invocation(
             function=listener.function,

@@ -18,6 +18,7 @@ from .topology import is_reply_queue
 KIND = "lightbus_kind"
 VERSION = "lightbus_version"
 DEADLINE = "lightbus_deadline"
+EXPIRES = "cloudEvents_expirytime"
 PROBLEM_TYPE = "application/problem+json"
 JSON_TYPE = "application/json"
 
@@ -35,6 +36,8 @@ def encode_event(message: EventMessage) -> Wire:
     headers = _origin_headers(message.origin, message.name, message.version, "event")
     if message.attempt > 1:
         headers[ATTEMPT_HEADER] = message.attempt
+    if message.expires_at is not None:
+        headers[EXPIRES] = iso_utc(message.expires_at)
     return Wire(
         body=message.payload, headers=headers, message_id=message.origin.id,
         correlation_id=message.origin.correlation_id or message.origin.id,
@@ -69,8 +72,9 @@ def decode_event(wire: Wire) -> EventMessage:
     if type(attempt) is not int or not 1 <= attempt <= MAX_COUNT:
         raise DecodeError(f"header {ATTEMPT_HEADER!r} must be an integer from 1 to {MAX_COUNT}, got {attempt!r:.100}")
     return EventMessage(
-        origin=_decode_origin(wire), name=name, version=version, payload=_json_body(wire), attempt=attempt
-    )
+        origin=_decode_origin(wire), name=name, version=version, payload=_json_body(wire), attempt=attempt,
+        expires_at=_decode_moment(wire, EXPIRES) if EXPIRES in wire.headers else None,
+    )  # fmt: skip
 
 
 def decode_call(wire: Wire) -> CallMessage:

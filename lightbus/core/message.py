@@ -85,6 +85,7 @@ class EventMessage:
     version: str  #: major.minor of the API that fired it
     payload: bytes
     attempt: int = 1
+    expires_at: float | None = None  #: Unix seconds after which it is of no use to a listener
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from .codec import JSON_TYPE, kind_of
+from .codec import EXPIRES, JSON_TYPE, kind_of
 from .errors import BadArguments
 from .message import Route, Wire
 from .outcome import ATTEMPT_HEADER, BROKER_TRAIL_PREFIXES, DEAD_PREFIX, HISTORY_HEADER, REPEAT_HEADER, Copy, printable
@@ -154,7 +154,8 @@ def replayed(parked: Parked, *, may_repeat: bool, body: bytes | None = None, to:
         to: a queue in place of the one it came from.
     """
     wire = parked.wire
-    dropped = (DEAD_PREFIX, ATTEMPT_HEADER, *BROKER_TRAIL_PREFIXES)
+    # Who replays an event knows how old it is.
+    dropped = (DEAD_PREFIX, ATTEMPT_HEADER, EXPIRES, *BROKER_TRAIL_PREFIXES)
     headers = {key: value for key, value in wire.headers.items() if not key.startswith(dropped)}
     history = [*parked.history, parked.failure][-HISTORY_LENGTH:]
     headers[HISTORY_HEADER] = json.dumps([_entry(failure) for failure in history], separators=(",", ":"))

@@ -125,9 +125,11 @@ def event_route(name: str, major: int) -> Route:
     return Route(EVENTS_EXCHANGE, f"{name}.v{major}")
 
 
-def listener_topology(app: str, listener: str, routing_keys: tuple[str, ...]) -> Topology:
+def listener_topology(
+    app: str, listener: str, routing_keys: tuple[str, ...], *, max_priority: int | None = None
+) -> Topology:
     """The durable queue of one listener of `app`, bound to each of `routing_keys`."""
-    queue = Queue(name=f"{app}.on.{listener}", replicated=True)
+    queue = Queue(name=f"{app}.on.{listener}", replicated=max_priority is None, max_priority=max_priority)
     return Topology(
         (EVENTS,),
         (queue,),

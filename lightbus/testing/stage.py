@@ -65,6 +65,7 @@ class Modifiers:
 
     times: int | None = None
     partial: bool = False
+    delay_seconds: float | None = None
     app: str = "test"
     id: str = ""
     correlation_id: str = ""

@@ -34,6 +34,7 @@ from .stub import Stub
 P = ParamSpec("P")
 R = TypeVar("R")
 
+DELAY_TOLERANCE_SECONDS = 5.0
 _NOTHING: Any = object()
 
 
@@ -89,6 +90,8 @@ class Verbs:
         """
         if self._said.partial:
             raise TypeError("partial() is for assertions: a message that comes has all its fields")
+        if self._said.delay_seconds is not None:
+            raise TypeError("delayed() is for assertions: a message that comes has waited already")
         results = [self._stage.simulate(named, args, kwargs, self._said) for _ in range(self._said.times or 1)]
         return results[-1]
 
@@ -96,7 +99,10 @@ class Verbs:
         reference, said = reference_of(named), self._said
         fields = kwargs if said.partial else reference.fields(args, kwargs)
         expected = Expected(verb=verb, reference=reference, fields=fields, times=said.times, partial=said.partial)
-        return expected.check([one for one in self._stage.sent if said.app in ("test", one.app)])
+        sent = [one for one in self._stage.sent if said.app in ("test", one.app)]
+        if (wanted := said.delay_seconds) is not None:  # `at=` is a delay from a moment that the test does not know
+            sent = [one for one in sent if abs(one.delay_seconds - wanted) < DELAY_TOLERANCE_SECONDS]
+        return expected.check(sent)
 
 
 class PartialVerbs(Verbs):
@@ -126,6 +132,10 @@ class Harness(Verbs):
     def partial(self) -> PartialVerbs:
         """Some fields, and the others may be anything."""
         return PartialVerbs(self._stage, replace(self._said, partial=True))
+
+    def delayed(self, seconds: float) -> Verbs:
+        """Sent with a delay of so many seconds, within 5; 0 for none."""
+        return Verbs(self._stage, replace(self._said, delay_seconds=seconds))
 
     def from_app(self, name: str) -> Verbs:
         """Sent by the app `name`, of several under test; simulated as if `name` had sent it."""
