@@ -27,6 +27,7 @@ TEST = [
     "opentelemetry-sdk>=1.20",
     *DJANGO_RESULTS,
     "attrs>=23.1",
+    "flower>=2.0",
     "jsonschema>=4.18",
     "mypy>=1.13",
     "psycopg[binary]>=3.2",

@@ -159,6 +159,20 @@ class Rated(Protocol):
         """Under which of them this message falls; None when its handler would not be called now. Before `prepare`."""
 
 
+@runtime_checkable
+class Steerable(Protocol):
+    """An endpoint that can say what it handles, and be told to change. Called on the control thread: must not wait."""
+
+    def describe(self, delivery: Delivery) -> dict[str, object]:
+        """A message that a process holds, for people and monitors; in JSON's types."""
+
+    def change(self, word: str, value: Mapping[str, object]) -> None:
+        """Carry out a change that was told to all processes."""
+
+    def add_queue(self, name: str) -> Topology | None:
+        """Serve the queue `name` too; what must stand before it is consumed. None when it is not for this one."""
+
+
 _current: ContextVar[Invocation | None] = ContextVar("lightbus_current", default=None)
 
 

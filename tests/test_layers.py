@@ -53,7 +53,7 @@ ONLY_IN = {
     "prometheus_client": ("lightbus.contrib.metrics",),
     "opentelemetry": ("lightbus.contrib.otel",),
     **dict.fromkeys(("amqp", "vine", "redis"), ("lightbus.drivers", "lightbus.compat.bridge")),
-    "kombu": ("lightbus.drivers", "lightbus.compat.bridge", "lightbus.compat.connections"),
+    "kombu": ("lightbus.drivers", "lightbus.compat.bridge", "lightbus.compat.connections", "lightbus.compat.remote"),
 }
 #: The core has no socket, thread, clock or random number: they come in as arguments.
 NOT_IN_CORE = {"asyncio", "multiprocessing", "random", "secrets", "select", "selectors", "signal", "socket"} | {

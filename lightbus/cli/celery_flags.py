@@ -21,10 +21,7 @@ POOLS = ("processes", "prefork", "threads", "solo", "gevent", "eventlet", "custo
 
 #: Options that need nothing here, and why.
 _IDLE = {
-    "--without-gossip": "workers do not talk to each other",
-    "--without-mingle": "workers do not talk to each other",
-    "--without-heartbeat": "a worker sends no heartbeat events",
-    "--heartbeat-interval": "a worker sends no heartbeat events",
+    "--without-gossip": "workers take no notice of each other's heartbeats",
     "-O": "a process takes no more than its slots work on while handlers are long",
     "--pool-start-method": "processes are forked",
     "--schedule": "the state of the schedule is on the broker; `lightbus beat --celery-state` goes on from a file",
@@ -41,7 +38,7 @@ _OPTIONS = (
                  help="processes or prefork; threads: -c counts them, in one process; solo: everything in this "
                       "process, for debugging."),
     click.option("-n", "--hostname", metavar="NAME", default="", cls=Grouped, group=GROUP,
-                 help="The worker's name in results and requests of tasks: `w1@%h`; %h host, %n and %d its two parts."),
+                 help="The worker's name, for monitors and in results: `w1@%h`; %h host, %n and %d its two parts."),
     click.option("-f", "--logfile", metavar="PATH", default="", cls=Grouped, group=GROUP,
                  help="Write the log there and not to stderr; %n is the worker's name, %h and %d as above."),
     click.option("--prefetch-multiplier", type=click.IntRange(0), metavar="N", cls=Grouped, group=GROUP,
@@ -51,16 +48,19 @@ _OPTIONS = (
     click.option("-B", "--beat", "beat", is_flag=True, cls=Grouped, group=GROUP,
                  help="Run a `lightbus beat` beside the worker, which ends with it. Any number of workers may: one "
                       "beat leads."),
+    click.option("-S", "--statedb", metavar="PATH", default="", cls=Grouped, group=GROUP,
+                 help="Keep revokes in this file over a restart; %n, %h and %d as above."),
+    click.option("--heartbeat-interval", type=click.IntRange(1), default=2, metavar="SECONDS", show_default=True,
+                 cls=Grouped, group=GROUP, help="Between two events that say that the worker lives."),
+    click.option("--without-heartbeat", is_flag=True, cls=Grouped, group=GROUP, help="Send no such events."),
+    click.option("--without-mingle", is_flag=True, cls=Grouped, group=GROUP,
+                 help="Do not exchange revokes with the other workers at the start."),
     click.option("-O", "--optimization", type=click.Choice(["default", "fair"]), cls=Grouped, group=GROUP,
-                 metavar="PROFILE", help="default or fair; taken without effect, as are --without-gossip, "
-                                         "--without-mingle, --without-heartbeat."),
+                 metavar="PROFILE", help="default or fair; taken without effect, as is --without-gossip."),
     click.option("--without-gossip", is_flag=True, hidden=True),
-    click.option("--without-mingle", is_flag=True, hidden=True),
-    click.option("--without-heartbeat", is_flag=True, hidden=True),
-    click.option("--heartbeat-interval", type=int, hidden=True),
     click.option("--pool-start-method", type=click.Choice(["fork", "spawn"]), hidden=True),
     click.option("-s", "--schedule", "--schedule-filename", "schedule", hidden=True),
-    click.option("-S", "--scheduler", hidden=True),
+    click.option("--scheduler", hidden=True),
     click.option("-D", "--detach", is_flag=True, hidden=True),
 )  # fmt: skip
 
@@ -75,6 +75,9 @@ class CeleryFlags:
         logfile: expanded; empty for stderr.
         prefetch_multiplier: messages per thread; None where it is not given, or 0.
         beat: a beat runs beside the worker.
+        heartbeat_seconds: between two events of the worker's life; None for none.
+        mingles: exchange revokes with the other workers at the start.
+        statedb: path of the file that keeps revokes, expanded; empty for none.
         idle: options that were given and have no effect.
     """
 
@@ -84,6 +87,9 @@ class CeleryFlags:
     prefetch_multiplier: int | None = None
     task_events: bool = False
     beat: bool = False
+    heartbeat_seconds: float | None = 2.0
+    mingles: bool = True
+    statedb: str = ""
     idle: tuple[str, ...] = ()
 
     def prefetch(self, own: int | None, threads: int) -> int | None:
@@ -111,9 +117,9 @@ def celery_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def command(
         *, pool: str, hostname: str, logfile: str, prefetch_multiplier: int | None, task_events: bool, beat: bool,
-        optimization: str | None, without_gossip: bool, without_mingle: bool, without_heartbeat: bool,
-        heartbeat_interval: int | None, pool_start_method: str | None, schedule: str | None, scheduler: str | None,
-        detach: bool, **others: object,
+        statedb: str, heartbeat_interval: int, without_heartbeat: bool, without_mingle: bool,
+        optimization: str | None, without_gossip: bool, pool_start_method: str | None, schedule: str | None,
+        scheduler: str | None, detach: bool, **others: object,
     ) -> Any:  # fmt: skip
         if detach:
             raise click.UsageError(
@@ -126,15 +132,15 @@ def celery_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "docs/migration/beat.md for what it reads"
             )
         given = {
-            "--without-gossip": without_gossip, "--without-mingle": without_mingle,
-            "--without-heartbeat": without_heartbeat, "--heartbeat-interval": heartbeat_interval is not None,
-            "-O": optimization is not None, "--pool-start-method": pool_start_method is not None,
-            "--schedule": schedule is not None,
+            "--without-gossip": without_gossip, "-O": optimization is not None,
+            "--pool-start-method": pool_start_method is not None, "--schedule": schedule is not None,
         }  # fmt: skip
         host = socket.gethostname()
         flags = CeleryFlags(
             pool=_pool(pool), hostname=_nodename(hostname, host), logfile=_expanded(logfile, hostname, host),
             prefetch_multiplier=prefetch_multiplier or None, task_events=task_events, beat=beat,
+            heartbeat_seconds=None if without_heartbeat else float(heartbeat_interval), mingles=not without_mingle,
+            statedb=_expanded(statedb, hostname, host),
             idle=tuple(name for name, is_given in given.items() if is_given),
         )  # fmt: skip
         return function(**others, flags=flags)

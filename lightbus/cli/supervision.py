@@ -16,6 +16,7 @@ from click.core import ParameterSource
 from ..core.errors import ConfigError
 from ..worker import Autoscale, HealthFile, Limits, Oversight, Sign, Systemd
 from ..worker.pidfile import PidFile
+from .remote import Remote
 from .shared import Grouped
 
 SECONDS = click.FloatRange(0, min_open=True)
@@ -65,17 +66,24 @@ class Supervision:
 
     def oversight(
         self, threads: int, pidfile: PidFile | None, more: Sequence[Sign] = (),
-        before_fork: Callable[[], None] = lambda: None,
+        before_fork: Callable[[], None] = lambda: None, remote: Remote | None = None,
     ) -> Oversight:  # fmt: skip
         """For the supervisor of processes with `threads` threads each; it tells `more` of its health too."""
         signs: list[Sign] = [] if self.health_file is None else [HealthFile(self.health_file)]
         if (systemd := Systemd.from_environment(os.environ)) is not None:
             signs.append(systemd)
         signs += more
+
+        def before_exec() -> None:
+            if pidfile is not None:
+                pidfile.keep_over_exec()
+            if remote is not None:
+                remote.before_exec()
+
         return Oversight(
             threads=threads, limits=self.limits, autoscale=self.autoscale, signs=signs, reload_on_change=self.reload,
-            before_fork=before_fork,
-            before_exec=lambda: None if pidfile is None else pidfile.keep_over_exec(),
+            before_fork=before_fork, before_exec=before_exec,
+            attendant=None if remote is None else remote.attendant,
         )  # fmt: skip
 
     def refuse_solo(self) -> None:

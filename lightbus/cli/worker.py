@@ -29,6 +29,7 @@ from .celery_flags import CeleryFlags, celery_options
 from .connecting import announce
 from .describing import describing
 from .monitoring import monitored
+from .remote import remote_control
 from .shared import GroupedCommand, app_option, url_option, without_password
 from .supervision import Supervision, supervision_options
 
@@ -118,13 +119,13 @@ def worker(
         if flags.beat:
             check_schedule(app, url)
             beside = BeatBeside.of(apps, url, loglevel, log_format, flags.logfile)
-        scale = supervision.autoscale
+        scale, rates = supervision.autoscale, rates_of(buses)
         options = WorkerOptions(
             processes=processes if scale is None else scale.minimum, threads=threads, coroutines=coroutines,
             prefetch=prefetch, queues=wanted, middleware=discovery.middleware_of(app),
             observers=() if monitoring is None else monitoring.observers_of(app, buses),
             soft_limit_seconds=supervision.soft_limit_seconds, limits=supervision.limits,
-            reports_waiting=scale is not None, rates=rates_of(buses),
+            reports_waiting=scale is not None, rates=rates,
         )  # fmt: skip
         with supervision.held_pidfile() as pidfile:
             say = logs.log_line if log_format == "json" else logs.print_line
@@ -154,7 +155,8 @@ def worker(
             signs += [] if beside is None else [beside]
             if log_format == "text" and logs.is_terminal():
                 signs.append(logs.TerminalTitle(sys.stderr))
-            oversight = supervision.oversight(threads, pidfile, signs, life.before_fork)
+            remote = remote_control(app, buses, rates, flags)
+            oversight = supervision.oversight(threads, pidfile, signs, life.before_fork, remote)
             return Supervisor(options.processes, child, oversight).run(lambda pids: say(_ready(pids)))
 
 

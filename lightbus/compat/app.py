@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -29,8 +30,10 @@ from .announcing import wire_of
 from .canvas import builtin
 from .canvas import launch as launching
 from .chords import Chords
+from .control import Control
 from .events import TaskEvents
 from .protocol import TaskMessage
+from .remote.revokes import Revokes
 from .request import Request, current_request
 from .resultstore import ResultStore, open_result_store, wait_for
 from .sending import Sending, prepare
@@ -84,6 +87,7 @@ class TaskApp:
         self._result_backend = result_backend
         self._results: ResultStore | None = None
         self._task_events: TaskEvents | None = None
+        self._revokes: Revokes | None = None
         self._declared: set[str] = set()
         self._middleware: tuple[Middleware, ...] = ()
         self._publish_hooks = PublishHooks()
@@ -187,6 +191,19 @@ class TaskApp:
             if self._results is None:
                 self._results = open_result_store(self.settings, lambda: self.transport, self._result_backend)
             return self._results
+
+    @property
+    def revokes(self) -> Revokes:
+        """What the workers of this process must not run. Made before they are forked, who share it."""
+        with self._lock:
+            if self._revokes is None:
+                self._revokes = Revokes()
+            return self._revokes
+
+    @cached_property
+    def control(self) -> Control:
+        """Remote control of all workers on the broker, Celery's and Lightbus's."""
+        return Control(self)
 
     def task(self, *args: Any, **options: Any) -> Any:
         """Decorator that registers a function with this app; the options are those of `lightbus.compat.task`."""

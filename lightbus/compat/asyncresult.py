@@ -14,7 +14,7 @@ from .exceptions import IncompleteStream, RemoteTaskError, TimeoutError
 from .graph import DependencyGraph
 from .joining import refuse_inside_a_task
 from .promises import Promise
-from .resultlooks import Looks, control_of
+from .resultlooks import Looks
 from .results import ResultDocument
 
 if TYPE_CHECKING:
@@ -329,7 +329,7 @@ class AsyncResult(ResultBase):
         timeout: float | None = None,
     ) -> None:
         """Tell all workers not to run it; see the app's `control.revoke`."""
-        control_of(self.app).revoke(
+        self.app.control.revoke(
             self.id, connection=connection, terminate=terminate, signal=signal, reply=wait, timeout=timeout
         )
 
@@ -343,7 +343,7 @@ class AsyncResult(ResultBase):
         timeout: float | None = None,
     ) -> None:
         """Tell all workers not to run tasks with these stamps; see the app's `control`."""
-        control_of(self.app).revoke_by_stamped_headers(
+        self.app.control.revoke_by_stamped_headers(
             headers, connection=connection, terminate=terminate, signal=signal, reply=wait, timeout=timeout
         )
 

@@ -18,7 +18,7 @@ from ..core.errors import DecodeError, HandlerNotFound, HandlerStopped, Transpor
 from ..core.message import MAX_COUNT, Route, Wire
 from ..core.outcome import Ack, DeadLetter, Forward, Outcome, Requeue
 from ..core.rate import Rate
-from ..core.topology import TASK_QUEUE_PREFIX, Queue, Topology, task_queue_name
+from ..core.topology import TASK_QUEUE_PREFIX, Queue, Topology
 from ..endpoint import Invocation, LostRun
 from ..ports import Delivery
 from . import hooks, states
@@ -41,7 +41,9 @@ from .losses import remains_of, wire_of
 from .node import Node, node_name
 from .observing import Observers
 from .protocol import TaskMessage, decode_task, is_name, moment
+from .queues import TaskQueues
 from .recording import Recorder, Run
+from .remote.requests import described, stamps_of
 from .request import request_from
 from .results import safe_repr
 from .settings import rate_from
@@ -74,7 +76,7 @@ class TaskEndpoint:
     ) -> None:
         self._app = app
         self._now = now
-        self._literal = tuple(queues)
+        self._queues = TaskQueues(app, queues)
         self._hostname = node_name(hostname)
         self._recorder = Recorder(app)
         self._followers = Followers(app)
@@ -82,23 +84,22 @@ class TaskEndpoint:
         self._events.switch.on |= app.settings.send_task_events
         node = Node(self._hostname, app)
         self._observers = Observers([SignalObserver(node), EventObserver(app, node)])
+        self._revokes = app.revokes
+
+    @property
+    def hostname(self) -> str:
+        return self._hostname
 
     @property
     def blocking(self) -> bool:
         return True  # the result store
 
     def queues(self) -> Collection[str]:
-        return self._literal or tuple(task_queue_name(name) for name in self._celery_queues())
+        return self._queues.names()
 
     def topology(self) -> Topology:
-        settings, topology = self._app.settings, Topology()
         _ = self._app.results  # a result backend that is not supported stops the worker here, not each of its tasks
-        for name in self.queues():
-            if name.startswith(TASK_QUEUE_PREFIX):
-                topology += settings.celery_queue(name.removeprefix(TASK_QUEUE_PREFIX)).lightbus_topology()
-            else:
-                topology += settings.celery_queue(name).topology()
-        return topology
+        return self._queues.topology()
 
     def rates(self) -> Mapping[str, Rate | None]:
         """See `Rated`: by task."""
@@ -138,6 +139,8 @@ class TaskEndpoint:
         if task is None:
             return self._unknown(message.task, delivery)
         run = self._run(task, message, delivery)
+        if self._revokes and self._revokes.covers(message.id, stamps_of(delivery.wire.headers)):
+            return self._revoked(run, "revoked")
         outcome = self._not_now(run)
         if outcome is not None:
             return outcome
@@ -211,6 +214,8 @@ class TaskEndpoint:
             case SystemExit():
                 lost = WorkerLostError(f"Worker exited prematurely: the task called sys.exit({error.code!r})")
                 return self._failed(run, lost.with_traceback(error.__traceback__))
+            case errors.Terminated():
+                return self._revoked(run, "terminated", signum=error.signum)
             case errors.WorkerLost() if error.crashes:
                 return self._park(run, "worker-lost", str(error), WorkerLostError(str(error)))
             case errors.WorkerLost() | errors.TimeLimitExceeded():
@@ -231,14 +236,24 @@ class TaskEndpoint:
             message = self._decode(wire)
         task = self._app.find(run.name) or self._stand_in(run.name)
         settled = Delivery(wire or Wire(body=b""), run.queue, redelivered=False, settle=lambda settlement: None)
+        if message.id in self._revokes:  # its process hung, and was killed because it did not end
+            self._revoked(self._run(task, message, settled), "terminated")
+            return
         self._failed(self._run(task, message, settled), error)
 
-    def _celery_queues(self) -> list[str]:
-        settings = self._app.settings
-        names = [settings.default_queue, *(queue.name for queue in settings.celery_queues)]
-        tasks = {**self._app.tasks, **self._app.adopted}
-        names += [settings.route(name, {"queue": task.queue}) for name, task in tasks.items()]
-        return list(dict.fromkeys(names))
+    def describe(self, delivery: Delivery) -> dict[str, object]:
+        """See `Steerable`, as for the next two."""
+        return described(delivery, self._hostname)
+
+    def change(self, word: str, value: Mapping[str, object]) -> None:
+        task = self._app.find(str(value.get("task")))
+        if task is not None and word == "task":
+            for name in ("time_limit", "soft_time_limit", "rate_limit"):
+                if name in value:
+                    setattr(task, name, value[name])
+
+    def add_queue(self, name: str) -> Topology | None:
+        return self._queues.add(name)
 
     def _unknown(self, name: str, delivery: Delivery) -> Outcome:
         """Hand a task that is not known here to Celery, or park it."""
@@ -315,6 +330,17 @@ class TaskEndpoint:
             wire = dataclasses.replace(run.delivery.wire, expiration_seconds=None)
             return Forward(Route("", run.delivery.queue), wire, delay_seconds=left)
         return None
+
+    def _revoked(self, run: Run, reason: str, *, signum: int | None = None) -> Outcome:
+        """The end of a task that must not run, or not go on; told as Celery tells it."""
+        message = run.message
+        logger.info("task %s[%s] was %s", message.task, message.id, reason)
+        try:
+            self._recorder.revoked(run, TaskRevokedError(reason))
+        except TransportError as error:
+            return DeadLetter("result-lost", f"it was {reason}; REVOKED was not stored: {error}")
+        self._observers.revoked(run, terminated=reason == "terminated", signum=signum, expired=False)
+        return Ack("revoked")
 
     def _not_here(self, run: Run) -> Outcome | None:
         """The outcome of a message that must not run: this side cannot do what it asks, or its arguments are wrong."""

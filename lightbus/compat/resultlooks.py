@@ -1,16 +1,12 @@
-"""What results of one task and of several have in common: what callers hear while they wait, and revoking."""
+"""What results of one task and of several have in common: what callers hear while they wait."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..core.errors import ConfigError
 from . import states
 from .results import ResultDocument, fields_of
-
-if TYPE_CHECKING:
-    from .app import TaskApp
 
 
 class Looks:
@@ -41,15 +37,3 @@ def meta_of(document: ResultDocument) -> dict[str, Any]:
     if document.status in states.EXCEPTION_STATES:
         fields["result"] = document.exception
     return fields
-
-
-def control_of(app: TaskApp) -> Any:
-    """The app's remote control.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    control = getattr(app, "control", None)
-    if control is None:
-        raise ConfigError("tasks cannot be revoked here: this app has no remote control; use Celery's")
-    return control

@@ -11,7 +11,7 @@ from .asyncresult import AsyncResult, ResultBase
 from .exceptions import RemoteTaskError, TimeoutError
 from .joining import refuse_inside_a_task
 from .promises import Promise
-from .resultlooks import control_of, meta_of
+from .resultlooks import meta_of
 
 if TYPE_CHECKING:
     from .app import TaskApp
@@ -271,7 +271,7 @@ class ResultSet(ResultBase):
         timeout: float | None = None,
     ) -> None:
         """Tell all workers not to run them; see the app's `control.revoke`."""
-        control_of(self.app).revoke(
+        self.app.control.revoke(
             [one.id for one in self.results], connection=connection, terminate=terminate, signal=signal, reply=wait,
             timeout=timeout,
         )  # fmt: skip

@@ -86,6 +86,10 @@ class Settings:
         missing_queue_type: of queues that are neither the default one nor among `celery_queues`.
         annotations: attributes that the settings give to tasks, in Celery's forms.
         compression: of the bodies of tasks that name none; "" for none.
+        remote_control: workers listen to `celery inspect` and `celery control`, on `control_exchange`, each in a queue
+            of its own as the `control_queue` settings describe it.
+        pool_restarts: whether they may be told to load their code anew.
+        state_db: where a worker keeps revokes over a restart; None keeps them in memory.
     """
 
     broker_url: str | None = None
@@ -131,6 +135,14 @@ class Settings:
     send_task_events: bool = False
     send_sent_event: bool = False
     event_exchange: str = "celeryev"
+    remote_control: bool = True
+    control_exchange: str = "celery"
+    control_queue_ttl_seconds: float = 300.0
+    control_queue_expires_seconds: float = 10.0
+    control_queue_exclusive: bool = True
+    control_queue_durable: bool = False
+    pool_restarts: bool = False
+    state_db: str | None = None
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, object]) -> Settings:
@@ -377,6 +389,14 @@ _TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
     "task_send_sent_event": ("send_sent_event", _boolean),
     "event_exchange": ("event_exchange", str),
     "event_serializer": ("", _json_only),
+    "worker_enable_remote_control": ("remote_control", _boolean),
+    "control_exchange": ("control_exchange", str),
+    "control_queue_ttl": ("control_queue_ttl_seconds", float),
+    "control_queue_expires": ("control_queue_expires_seconds", float),
+    "control_queue_exclusive": ("control_queue_exclusive", _boolean),
+    "control_queue_durable": ("control_queue_durable", _boolean),
+    "worker_pool_restarts": ("pool_restarts", _boolean),
+    "worker_state_db": ("state_db", _text_or_none),
     "lightbus_task_max_bytes": ("task_max_bytes", int),
     "task_create_missing_queue_type": ("missing_queue_type", str),
     "task_annotations": ("annotations", lambda v: v),

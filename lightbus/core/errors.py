@@ -188,6 +188,18 @@ class WorkerLost(HandlerStopped):
         self.crashes = crashes
 
 
+class Terminated(HandlerStopped):
+    """A handler was ended because somebody asked for it.
+
+    Attributes:
+        signum: the signal that they named.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"it was terminated by remote control (signal {signum})")
+        self.signum = signum
+
+
 class ApiError(LightbusError):
     """Base of the errors that an API declares: `class NotFound(ApiError): id: int`.
 

@@ -37,8 +37,10 @@ _SECONDS = struct.Struct("=d")
 _RUN_AT = _WORD.size
 _DEADLINE_AT = _RUN_AT + _SECONDS.size
 _IDENTITY_AT = _RUN_AT + struct.calcsize("=ddIHHBx")
-_HEADER = struct.Struct("=dI")  # of a place: when to kill its process, messages that wait
+_HEADER = struct.Struct("=dIIQ")  # of a place: when to kill its process, messages that wait, free, those handled
 _WAITING = struct.Struct("=I")
+_COUNT = struct.Struct("=Q")
+_HANDLED_AT = 16
 _HEADER_BYTES = 64
 _MARK = struct.Struct("=16sHH12x")  # digest, crashes, whether the time limit was hit
 _TEXT_BYTES = (256, 128, 80)  # identity, name, reply_to: as in _RUN
@@ -130,7 +132,7 @@ class Board:
     def clear(self, number: int) -> None:
         """Make a place ready for another process."""
         start = self._marks_bytes + number * self._place_bytes
-        _HEADER.pack_into(self._memory, start, 0.0, 0)
+        _HEADER.pack_into(self._memory, start, 0.0, 0, 0, 0)
         for cell in range(self._cells):
             at = start + _HEADER_BYTES + cell * CELL_BYTES
             if _WORD.unpack_from(self._memory, at)[1] != _FREE:
@@ -251,6 +253,15 @@ class Place:
     @waiting.setter
     def waiting(self, count: int) -> None:
         _WAITING.pack_into(self._memory, self._area.start + _SECONDS.size, min(count, 0xFFFFFFFF))
+
+    @property
+    def handled(self) -> int:
+        """Messages that the process has handled, as it last said."""
+        return int(_HEADER.unpack_from(self._memory, self._area.start)[3])
+
+    @handled.setter
+    def handled(self, count: int) -> None:
+        _COUNT.pack_into(self._memory, self._area.start + _HANDLED_AT, count)
 
     @property
     def kill_at(self) -> float:

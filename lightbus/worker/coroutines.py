@@ -35,7 +35,7 @@ class Coroutines(Generic[T]):
         self._perform = perform
         self._most = most
         self._waiting: deque[T] = deque()
-        self._running: set[asyncio.Task[None]] = set()  # only the loop's thread changes it
+        self._running: dict[asyncio.Task[None], T] = {}  # only the loop's thread changes it
         self._begun = 0
         self._last_start = 0.0
         self._told = False  # the loop is about to look at what waits
@@ -82,6 +82,21 @@ class Coroutines(Generic[T]):
                 break
         return items
 
+    def items_waiting(self) -> list[T]:
+        """What has not begun, for a look."""
+        return list(self._waiting)
+
+    def cancel(self, chosen: Callable[[T], bool]) -> None:
+        """Cancel the running items that are chosen. Any thread, does not wait."""
+        loop = self._loop
+        if loop is not None:
+            loop.call_soon_threadsafe(self._cancel, chosen)
+
+    def _cancel(self, chosen: Callable[[T], bool]) -> None:
+        for task, item in list(self._running.items()):
+            if chosen(item):
+                task.cancel()
+
     async def in_thread(self, function: Callable[..., R], *arguments: Any) -> R:
         """What `function` returns, called on a thread with the coroutine's context."""
         assert self._loop is not None
@@ -118,12 +133,12 @@ class Coroutines(Generic[T]):
             self._begun += 1
             # From an empty context: nothing of the message before it, nor of the thread that handed it over.
             task = Context().run(loop.create_task, self._perform(item))
-            self._running.add(task)
+            self._running[task] = item
             task.add_done_callback(self._ended)
         if not self._running:
             with self._idle:
                 self._idle.notify_all()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        self._running.pop(task, None)
         self._begin_waiting()

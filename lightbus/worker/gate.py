@@ -91,6 +91,11 @@ class Gate:
         wire = dataclasses.replace(work.delivery.wire, expiration_seconds=None)
         return Forward(Route("", work.delivery.queue), wire, turn.wait_seconds, verdict="throttled")
 
+    def waiting(self) -> list[Work]:
+        """What waits here now; for a look. Any thread."""
+        with self._changed:
+            return [work for _, _, work in self._held]
+
     def close(self) -> list[Work]:
         """Nothing waits here any more; what did. Any thread."""
         with self._changed:

@@ -34,6 +34,7 @@ from .rates import Rates
 from .runs import Run, Runs
 from .settle import Settler
 from .slots import Slots, Work
+from .steering import Steering, Subscription
 from .watch import Watch
 
 logger = logging.getLogger("lightbus.worker")
@@ -84,9 +85,13 @@ class Process:
         self._slots = Slots(
             options.threads, options.coroutines, self._runs, options.observers, options.soft_limit_seconds, rates
         )
-        self._watch = Watch(self._slots, options.prefetch_of_a_process())
+        self._watch = Watch(self._slots, options.prefetch_of_a_process(), self._say_handled)
         self._consumers: list[Consumer] = []
-        self._queues: list[tuple[Transport, str]] = []
+        self._subscriptions: list[Subscription] = []
+        self._steering = Steering(
+            self._slots, self._runs, self._subscriptions, self._take_consumer, lambda: self._watch.prefetch,
+            self._expect_the_end,
+        )  # fmt: skip
         self._settlers: list[tuple[Endpoint, Settler]] = []
         self._stop_reader, self._stop_writer = os.pipe()
         os.set_blocking(self._stop_writer, False)
@@ -154,9 +159,15 @@ class Process:
                 self._slots.gate.add(endpoint, bus.transport)
                 on_delivery = self._put_into_slots(endpoint, settler, middleware)
                 consumer = bus.transport.consume(queues, on_delivery, prefetch=self._watch.prefetch)
-                self._consumers.append(consumer)
-                self._queues += [(bus.transport, queue.name) for queue in queues]
-                self._watch.add(consumer)
+                self._take_consumer(consumer)
+                self._subscriptions.append(Subscription(bus.transport, endpoint, queues, on_delivery, consumer))
+
+    def _say_handled(self, count: int) -> None:
+        self._place.handled = count
+
+    def _take_consumer(self, consumer: Consumer) -> None:
+        self._consumers.append(consumer)
+        self._watch.add(consumer)
 
     def _put_into_slots(
         self, endpoint: Endpoint, settler: Settler, middleware: tuple[Middleware, ...]
@@ -176,6 +187,9 @@ class Process:
                 return
             if news.at_once or time.monotonic() >= deadline:
                 self._cut_off(EXIT_CUT_OFF)
+                return
+            if news.terminate:
+                self._cut_off(EXIT_TIME_LIMIT)
                 return
             if news.stop and deadline == math.inf:
                 if self._supervised is None and self._signals:
@@ -202,16 +216,24 @@ class Process:
         # Under a supervisor it is the supervisor that counts: a terminal sends Ctrl-C to both, which is one.
         at_once, used_up = ties is None and self._signals > 1, USED_UP in told
         stop = STOP in told or self._signals > 0
+        terminate = False
         if ties is not None and ties.channel.fileno() in readable:
             for word, value in ties.channel.received():
                 used_up = used_up or word == "drain"
                 at_once = at_once or word == "end"
-                if word == "lost":
-                    tell_lost(value, self._settlers, ties.channel)
+                match word, value:
+                    case "lost", _:
+                        tell_lost(value, self._settlers, ties.channel)
+                    case "ask", [number, str(question)]:
+                        ties.channel.send("answer", [number, self._steering.answer(question)])
+                    case "tell", [str(what), dict(about)]:
+                        self._steering.tell(what, about)
+                    case "terminate", {"ids": list(ids), "signum": int(signum)}:
+                        terminate = self._steering.terminate(ids, signum) or terminate
         if ties is not None and ties.life in readable:
             logger.warning("the supervisor is gone; finishing what runs, then ending")
             self._supervised, stop = None, True
-        return _News(stop, used_up, at_once)
+        return _News(stop, used_up, at_once, terminate)
 
     def _waiting(self) -> int:
         """Messages that wait for a slot: those here, or, while all slots are busy, those that the broker has."""
@@ -220,7 +242,9 @@ class Process:
         if waiting or threads.running < self._options.threads:
             return waiting
         try:
-            return sum(transport.message_count(queue) or 0 for transport, queue in self._queues)
+            return sum(
+                one.transport.message_count(queue) or 0 for one in list(self._subscriptions) for queue in one.names
+            )
         except TransportError:  # it is away, and nothing waits for more processes
             return 0
 
@@ -240,8 +264,7 @@ class Process:
 
     def _end_over_time(self, run: Run) -> None:
         """A handler is over its hard limit. On the watchdog's thread, since the handler's does not come back."""
-        # First of all: what follows may hang on a lock that the handler holds, the log's for example.
-        self._place.kill_at = time.monotonic() + OVER_TIME_SECONDS
+        self._expect_the_end()
         invocation = run.invocation
         seconds = invocation.hard_limit_seconds or self._options.limits.time_seconds
         logger.error(
@@ -249,6 +272,10 @@ class Process:
         )
         self._slots.give_up(run, TimeLimitExceeded(f"it ran for longer than its hard limit of {seconds:g} s"))
         self._cut_off(EXIT_TIME_LIMIT)
+
+    def _expect_the_end(self) -> None:
+        """First of all: what follows may hang on a lock that the handler holds, the log's for example."""
+        self._place.kill_at = time.monotonic() + OVER_TIME_SECONDS
 
     def _cut_off(self, exit_code: int) -> None:
         """Hand back what has not begun and what runs, and exit: the threads of the handlers end with the process.
@@ -286,11 +313,13 @@ def rates_of(buses: Sequence[Served]) -> Rates:
 
 
 class _News(NamedTuple):
-    """What a process was told: to end when what runs is finished, that another takes its place, to end now."""
+    """What a process was told: to end when what runs is finished, that another takes its place, to end now; or that
+    a handler was terminated and the process has to end for it."""
 
     stop: bool
     used_up: bool
     at_once: bool
+    terminate: bool = False
 
 
 def _leave_to_wakeup(number: int, frame: FrameType | None) -> None:

@@ -39,6 +39,10 @@ class Rates:
         for name, rate in rates.items():
             self.set(name, rate)
 
+    def fileno(self) -> int:
+        """A descriptor that a process needs to change a rate or to take a turn."""
+        return self._file.fileno()
+
     @property
     def any(self) -> bool:
         """Whether anything has a rate."""

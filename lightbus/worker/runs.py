@@ -55,6 +55,7 @@ class Runs:
         self._on_exhausted = on_exhausted
         self._begun = itertools.count(1)
         self._running: dict[int, Run] = {}
+        self._totals: dict[str, int] = {}
         self._next_deadline = math.inf
         self._sooner = threading.Event()
         self._watchdog: threading.Thread | None = None
@@ -68,6 +69,7 @@ class Runs:
         cell = self._place.begin(delivery, invocation, now, deadline, is_coroutine=is_coroutine)
         run = Run(work, invocation, cell, now, deadline)
         self._running[id(run)] = run
+        self._totals[invocation.name] = self._totals.get(invocation.name, 0) + 1
         if deadline < self._next_deadline:
             self._watch_from(deadline)
         if self._limits.max_tasks is not None and next(self._begun) == self._limits.max_tasks:
@@ -105,6 +107,14 @@ class Runs:
         if mark.crashes >= self._limits.max_crashes:
             return WorkerLost(f"its process died under it {mark.crashes} times", crashes=mark.crashes)
         return None
+
+    def running(self) -> list[Run]:
+        """What runs now."""
+        return list(self._running.values())
+
+    def totals(self) -> dict[str, int]:
+        """How many runs have begun, by name."""
+        return dict(self._totals)
 
     def take_all(self) -> list[Run]:
         """Every run that has not come to its end, finished now: the process may not wait any longer."""

@@ -143,6 +143,23 @@ class Slots:
         self._conclude(run.work, run.invocation, None, error, time.monotonic() - run.started)
         self._runs.end(run)
 
+    def cancel(self, run: Run, error: HandlerStopped) -> None:
+        """Conclude a coroutine's run, and cancel it. Any thread; nothing happens when it has just ended."""
+        if self._runs.finish(run):
+            self._coroutines.cancel(lambda begun: begun[1] is run.invocation)
+            self.give_up(run, error)
+
+    def waiting(self) -> list[Work]:
+        """What has not begun; for a look. Any thread."""
+        found: list[Work | None] = []
+        with contextlib.suppress(Empty):
+            while True:
+                found.append(self._inbox.get_nowait())
+        for work in found:  # back in its order; only what arrives in these microseconds gets ahead of it
+            self._inbox.put(work)
+        held = [work for work in found if work is not None] + [work for work, _ in self._coroutines.items_waiting()]
+        return held + self.gate.waiting()
+
     def give_up_all(self) -> int:
         """Conclude all that runs, because the process ends; how many that were.
 

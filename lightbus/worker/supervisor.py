@@ -23,12 +23,14 @@ from ..core.errors import ConfigError, LightbusError
 from ..core.exitcodes import EXIT_CUT_OFF, EXIT_DEFECT, EXIT_OK, EXIT_TIME_LIMIT
 from . import reload
 from .accounts import Accounts
+from .attendant import Program
 from .autoscale import Autoscale, Load, Scaler
 from .board import Board
 from .children import STOP_SIGNALS, Child, cause_of, resident_bytes, run_child, send_signal
 from .control import Channel, ChildMain, Supervised
 from .health import Health, Sign
 from .limits import Limits
+from .remote import Levers, Remote
 
 logger = logging.getLogger("lightbus.worker")
 
@@ -36,6 +38,7 @@ logger = logging.getLogger("lightbus.worker")
 SHORT_LIFE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 10.0
 LOOK_SECONDS = 0.5
+ROOM_TO_GROW = 32  #: processes that remote control may add to those that the worker was started for
 ENDING_SECONDS = 5.0  #: what a process gets to hand back what it has, before it is killed
 SIGNALS = (*STOP_SIGNALS, signal.SIGQUIT, signal.SIGHUP)
 
@@ -59,6 +62,7 @@ class Oversight:
         reload_on_change: for development: new code as soon as a source file changes.
         before_fork: called before each child is forked.
         before_exec: called before the supervisor becomes its own command once more.
+        attendant: what runs in a process beside the children and talks to the outside for the supervisor.
     """
 
     threads: int = 1
@@ -68,6 +72,7 @@ class Oversight:
     reload_on_change: bool = False
     before_fork: Callable[[], None] = lambda: None
     before_exec: Callable[[], None] = lambda: None
+    attendant: Program | None = None
 
 
 @dataclass(slots=True)
@@ -104,12 +109,16 @@ class Supervisor:
         self._scaler = None if oversight.autoscale is None else Scaler(oversight.autoscale)
         most = processes if oversight.autoscale is None else oversight.autoscale.maximum
         # Twice, because a process that drains and the one that has taken its place live side by side.
-        self._board = Board(2 * most + 1, oversight.threads)
+        self._most = most if oversight.attendant is None else most + ROOM_TO_GROW
+        self._board = Board(2 * self._most + 1, oversight.threads)
         self._children: dict[int, Child] = {}
         self._starts: list[float] = []  # when another child is due
         self._predecessors = reload.Predecessors.from_environment()
         self._old: list[int] = list(self._predecessors.pids)
         self._accounts = Accounts(self._board)
+        levers = Levers(self._stop_by_remote, self._reload_by_remote, self._resize, self._scaler, self._most)
+        self._remote = Remote(oversight.attendant, self._board, levers)
+        self._signs: list[Sign] = [*oversight.signs, self._remote]
         self._short_lives = 0
         self._restarts = 0
         self._asked = _Asked()
@@ -150,7 +159,7 @@ class Supervisor:
                 self._turn()
             self._accounts.give_up()
         finally:
-            for sign in self._oversight.signs:
+            for sign in self._signs:
                 sign.gone()
         return EXIT_CUT_OFF if self._stop.cut_off else EXIT_OK
 
@@ -191,21 +200,23 @@ class Supervisor:
 
     def _show(self, now: float) -> None:
         health = self.health()
-        for sign in self._oversight.signs:
+        for sign in self._signs:
             sign.show(health, now)
 
     def _wait(self, seconds: float) -> None:
         """For a signal or a word of a child."""
-        watched = [self._wake_reader, *(child.channel.fileno() for child in self._children.values())]
-        select.select(watched, [], [], seconds)
+        channels = [*self._remote.channels, *(child.channel for child in self._children.values())]
+        select.select([self._wake_reader, *(channel.fileno() for channel in channels)], [], [], seconds)
         with contextlib.suppress(BlockingIOError):  # nothing to read: the pause is over
             os.read(self._wake_reader, 4096)
 
     def _hear(self) -> None:
+        self._remote.hear(list(self._children.values()))
         for child in list(self._children.values()):
             for word, value in child.channel.received():
                 if word == "ready":
                     child.ready = True
+                    self._remote.greet(child)
                     self._replace_one_old()
                 elif word == "failed":
                     child.failure = str(value)
@@ -214,6 +225,8 @@ class Supervisor:
                     self._let_leave(child)
                 elif word == "told":
                     child.untold.pop(str(value), None)
+                elif word == "answer":
+                    self._remote.answered(child, value)
             if child.ready:
                 self._accounts.have_told(child)
 
@@ -273,10 +286,9 @@ class Supervisor:
         staying = [child for child in self._children.values() if not child.leaving]
         if self._starts or not all(child.ready for child in staying):
             return  # the last step is not done yet
-        busy = {child.pid: child.place.busy() for child in staying}
         load = Load(
             slots=len(staying) * self._oversight.threads,
-            busy=sum(busy.values()),
+            busy=sum(child.place.busy() for child in staying),
             waiting=sum(child.place.waiting for child in staying),
         )
         wanted = scaler.wanted(len(staying), load, now)
@@ -286,9 +298,7 @@ class Supervisor:
             )
         self._wanted = wanted
         self._starts += [now] * (wanted - len(staying))
-        for child in sorted(staying, key=lambda child: busy[child.pid])[: max(0, len(staying) - wanted)]:
-            child.leaving = True
-            child.channel.send("drain")
+        self._let_go(len(staying) - wanted)
 
     # Starting
 
@@ -327,7 +337,7 @@ class Supervisor:
         sys.stderr.flush()
         ours, theirs = Channel.pair()
         place = self._board.place(number)
-        others = [child.channel for child in self._children.values()]
+        others = [*self._remote.not_for_children, *(child.channel for child in self._children.values())]
         # Held back until the child has handlers of its own: one that came before would only count in its copy of this.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
@@ -339,6 +349,32 @@ class Supervisor:
         child = Child(pid, number, place, ours, time.monotonic())
         self._children[pid] = child
         return child
+
+    def _resize(self, by: int) -> None:
+        """Raises ConfigError: it would be none, or more than there is room for."""
+        if not 1 <= self._wanted + by <= self._most:
+            raise ConfigError(f"{self._wanted + by} processes are not possible: from 1 to {self._most}")
+        self._wanted += by
+        logger.info("%d processes, were %d, by remote control", self._wanted, self._wanted - by)
+        now = time.monotonic()
+        self._starts += [now] * by
+        for _ in range(min(-by, len(self._starts))):
+            self._starts.pop()
+            by += 1
+        self._let_go(-by)
+
+    def _let_go(self, count: int) -> None:
+        """Have so many processes drain, the idle ones first, and none in their place."""
+        staying = [child for child in self._children.values() if not child.leaving]
+        for child in sorted(staying, key=lambda child: child.place.busy())[: max(0, count)]:
+            child.leaving = True
+            child.channel.send("drain")
+
+    def _stop_by_remote(self) -> None:
+        self._asked.stops = max(1, self._asked.stops)
+
+    def _reload_by_remote(self) -> None:
+        self._asked.reload = True
 
     def _let_leave(self, child: Child) -> None:
         """A child ends by plan: another starts at once, while that one drains."""
@@ -399,7 +435,7 @@ class Supervisor:
             logger.error("the new code does not load, the old goes on:\n%s", objection)
             return
         logger.info("reloading: new processes take over one by one")
-        for sign in self._oversight.signs:
+        for sign in self._signs:
             sign.reloading()
         self._oversight.before_exec()
         reload.become_new(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from ..ports import Consumer
 from .prefetch import AdaptivePrefetch, Pace
@@ -21,8 +22,11 @@ LOOK_EVERY_SECONDS = 0.25
 class Watch:
     """A thread from `start` to `stop`. `prefetch` fixes the number of messages that a process holds."""
 
-    def __init__(self, slots: Slots, prefetch: int | None) -> None:
+    def __init__(
+        self, slots: Slots, prefetch: int | None, on_handled: Callable[[int], None] = lambda count: None
+    ) -> None:
         self._slots = slots
+        self._on_handled = on_handled
         threads, coroutines = slots.loads()
         self._policy = AdaptivePrefetch(threads.places, coroutines.places)
         self._fixed = prefetch is not None
@@ -42,7 +46,7 @@ class Watch:
         return self._prefetch
 
     def add(self, consumer: Consumer) -> None:
-        """Before `start`."""
+        """Any thread."""
         self._consumers.append(consumer)
 
     def start(self) -> None:
@@ -83,6 +87,7 @@ class Watch:
 
     def _adapt(self, coroutines: int) -> None:
         counts = self._slots.counts()
+        self._on_handled(counts.finished + counts.coroutines)
         seen, self._seen = self._seen, counts
         self._pace = self._pace.after(
             finished=counts.finished - seen.finished,
@@ -102,5 +107,5 @@ class Watch:
                 self._tell(wanted)
 
     def _tell(self, prefetch: int) -> None:
-        for consumer in self._consumers:
+        for consumer in list(self._consumers):
             consumer.set_prefetch(prefetch)

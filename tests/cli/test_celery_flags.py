@@ -107,7 +107,7 @@ REFUSED = {
     "--pool custom": "use processes, threads or solo",
     "--detach": "let systemd run the worker in the foreground",
     "-D": "systemd",
-    "-B -S django_celery_beat.schedulers:DatabaseScheduler": "the beat beside a worker is `lightbus beat`",
+    "-B --scheduler django_celery_beat.schedulers:DatabaseScheduler": "the beat beside a worker is `lightbus beat`",
     "-P threads -c 4 --threads 2": "leave --threads out",
     "-P threads --autoscale 4,2": "--autoscale changes the number of processes",
     "--prefetch 3 --prefetch-multiplier 2": "not both",
@@ -153,8 +153,15 @@ def test_what_has_no_effect_is_said_once(caplog: pytest.LogCaptureFixture) -> No
         flags_of("--without-gossip -O fair").say_idle()
         flags_of("").say_idle()
     (record,) = caplog.records
-    assert "--without-gossip: workers do not talk to each other" in record.getMessage()
+    assert "--without-gossip: " in record.getMessage()
     assert "-O: " in record.getMessage()
+
+
+def test_a_worker_beats_and_mingles_unless_it_is_told_not_to() -> None:
+    usual, quiet = flags_of("--heartbeat-interval 30 -S %n.db -n w1"), flags_of("--without-heartbeat --without-mingle")
+
+    assert (usual.heartbeat_seconds, usual.mingles, usual.statedb) == (30.0, True, "w1.db")
+    assert (quiet.heartbeat_seconds, quiet.mingles, quiet.statedb) == (None, False, "")
 
 
 def test_queues_are_excluded_by_celerys_name_or_their_own() -> None:
@@ -177,7 +184,7 @@ def test_queues_are_excluded_by_celerys_name_or_their_own() -> None:
 def test_a_threads_pool_with_a_name_and_a_log_file_works(project: Project, prefix: str) -> None:
     project.write("jobs.py", JOBS)
     worker = project.start(
-        "-A", "jobs", "worker", "-P", "threads", "-c", "3", "-n", "w1@here", "-f", "%n.log", "--without-mingle",
+        "-A", "jobs", "worker", "-P", "threads", "-c", "3", "-n", "w1@here", "-f", "%n.log", "--without-gossip",
         name="worker",
     )  # fmt: skip
     worker.wait_for_log("lightbus worker ready pids=")
@@ -185,7 +192,7 @@ def test_a_threads_pool_with_a_name_and_a_log_file_works(project: Project, prefi
     assert sent.code == 0, sent.err
     assert sent.out.split() == ['["w1@here",', '"lightbus-slot",', '"w1@here"]']
     log = (project.folder / "w1.log").read_text()
-    assert "--without-mingle: workers do not talk to each other" in log
+    assert "--without-gossip: workers take no notice" in log
 
 
 JOBS = """

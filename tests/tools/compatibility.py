@@ -120,7 +120,8 @@ APP = [
     *rows(NO_EFFECT, "", "log", "`app.log.get_default_logger` only; the worker's options are those of its command"),
     *rows(MISSING, "test_an_app_takes_what_projects_give_it_and_says_what_it_cannot", "worker_main start",
           "run `lightbus worker -A MODULE`"),
-    *rows(MISSING, "", "control events amqp loader pool producer_pool producer_or_acquire default_connection "
+    *rows(WORKS, "test_the_callers_side_has_celerys_methods_and_arguments", "control"),
+    *rows(MISSING, "", "events amqp loader pool producer_pool producer_or_acquire default_connection "
           "default_producer steps user_options Worker WorkController Beat bugreport setup_security "
           "config_from_cmdline select_queues either prepare_config create_task_cls subclass_with_self type_checker "
           "annotations on_after_fork builtin_fixups fixups uses_utc_timezone oid thread_oid clock configured "
@@ -136,6 +137,27 @@ REQUEST_ATTRIBUTES = [
     *rows(WORKS, REQUEST, "children"),
     *rows(NO_EFFECT, "", "logfile loglevel", "None: a Lightbus worker logs to its output"),
     *rows(MISSING, "", "as_execution_options clear update", "inner parts of Celery's class; `AttributeError`"),
+]  # fmt: skip
+
+STEERS = "test_the_commands_of_celery_see_and_steer_a_worker"
+ALIKE = "test_nodes_of_both_kinds_answer_alike_and_share_revokes"
+REVOKES = "test_a_message_with_a_revoked_stamp_is_not_run"
+
+CONTROL = [
+    *rows(WORKS, ALIKE, "ping clock stats active revoked registered conf report active_queues hello autoscale"),
+    *rows(WORKS, STEERS, "query_task enable_events disable_events rate_limit time_limit pool_grow pool_shrink shutdown "
+          "revoke heartbeat"),
+    *rows(DIFFERS, STEERS, "terminate", "the process ends from inside, whichever signal is named"),
+    *rows(DIFFERS, REVOKES, "revoke_by_stamped_headers", "as `revoke`, and as `terminate`"),
+    *rows(DIFFERS, ALIKE, "reserved", "behind a long task it is soon empty: what waits goes back to the queue"),
+    *rows(DIFFERS, STEERS, "scheduled", "always empty: what is due later waits in the broker"),
+    *rows(DIFFERS, STEERS, "add_consumer cancel_consumer",
+          "`add_consumer Q` serves `lightbus.Q`; the exchange and the routing key are those of the settings"),
+    *rows(DIFFERS, ALIKE, "pool_restart", "loads the code anew, as SIGHUP does; no list of modules"),
+    *rows(DIFFERS, STEERS, "memsample", "of the node's own process"),
+    *rows(MISSING, "", "memdump objgraph", "`error`: they look into the memory of Celery's worker"),
+    *rows(NO_EFFECT, "", "election", "a Lightbus worker does not vote"),
+    Row("any other command", MISSING, "`KeyError`, as in Celery; commands of `@control_command` are Celery's", ""),
 ]  # fmt: skip
 
 HEAD = """# Celery compatibility, name by name
@@ -162,6 +184,7 @@ def page() -> str:
         table("Options of `apply_async` and `send_task`", "Option of a call", CALL_OPTIONS, ""),
         table("The app", "Attribute of the app", APP, ""),
         table("`self.request`", "Attribute of the request", REQUEST_ATTRIBUTES, ""),
+        table("Remote control", "Command", CONTROL, "See [monitoring](monitoring.md)."),
     ]
     return "\n".join(parts)
 
@@ -169,7 +192,7 @@ def page() -> str:
 def table(title: str, head: str, lines: list[Row], text: str) -> str:
     shown = [f"## {title}", "", *([text, ""] if text else []), f"| {head} | | How, or what instead | Shown by |"]
     shown.append("| --- | --- | --- | --- |")
-    for row in sorted(lines, key=lambda row: (row.name == "any other keyword", row.name)):
+    for row in sorted(lines, key=lambda row: (row.name.startswith("any other"), row.name)):
         name = row.name if " " in row.name else f"`{row.name}`"
         shown.append(f"| {name} | {row.verdict} | {row.note} | {f'`{row.test}`' if row.test else ''} |")
     return "\n".join(shown) + "\n"

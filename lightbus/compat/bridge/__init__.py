@@ -44,6 +44,8 @@ _PLAIN_SETTINGS = (
     "task_inherit_parent_priority", "broker_transport_options", "worker_send_task_events", "task_send_sent_event",
     "event_exchange", "event_serializer", "result_chord_retry_interval", "result_chord_join_timeout",
     "result_chord_expires", "lightbus_oldest_celery", "task_compression",
+    "worker_enable_remote_control", "control_exchange", "control_queue_ttl", "control_queue_expires",
+    "control_queue_exclusive", "control_queue_durable", "worker_pool_restarts", "worker_state_db",
 )  # fmt: skip
 
 

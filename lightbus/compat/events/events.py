@@ -6,7 +6,7 @@ import atexit
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...ports import Transport
@@ -42,16 +42,20 @@ class TaskEvents:
             ValueError: a field has no JSON form.
         """
         hostname = hostname or f"gen{os.getpid()}@{socket.gethostname()}"
-        event = {
-            "hostname": hostname, "utcoffset": _utc_offset(), "pid": pid or os.getpid(), "clock": self.switch.tick(),
-            **fields, "timestamp": time.time(), "type": kind,
-        }  # fmt: skip
+        event = self.made(kind, fields, hostname=hostname, pid=pid or os.getpid())
         if alone:
             json.dumps(event)  # what cannot be written is the caller's to hear
             if self._registered != os.getpid():
                 self._registered = os.getpid()
                 atexit.register(self.close)  # a program may end right after its last task
         self._outbox.put(Letter(event, hostname, kind.replace("-", "."), alone))
+
+    def made(self, kind: str, fields: Mapping[str, Any], *, hostname: str, pid: int) -> dict[str, Any]:
+        """An event in Celery's form, for a caller that publishes it itself."""
+        return {
+            "hostname": hostname, "utcoffset": _utc_offset(), "pid": pid, "clock": self.switch.tick(), **fields,
+            "timestamp": time.time(), "type": kind,
+        }  # fmt: skip
 
     def close(self) -> None:
         """Publish what waits. Later events open it again."""
