@@ -215,6 +215,7 @@ class TaskEndpoint:
                 lost = WorkerLostError(f"Worker exited prematurely: the task called sys.exit({error.code!r})")
                 return self._failed(run, lost.with_traceback(error.__traceback__))
             case errors.Terminated():
+                run.ends(states.REVOKED, error)
                 return self._revoked(run, "terminated", signum=error.signum)
             case errors.WorkerLost() if error.crashes:
                 return self._park(run, "worker-lost", str(error), WorkerLostError(str(error)))

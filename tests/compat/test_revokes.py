@@ -16,7 +16,7 @@ from lightbus.compat.endpoint import TaskEndpoint
 from lightbus.compat.remote import revokes as revoking
 from lightbus.compat.remote import statedb
 from lightbus.compat.remote.revokes import Revokes, matching
-from lightbus.compat.signals import task_revoked
+from lightbus.compat.signals import task_postrun, task_revoked
 from lightbus.core.errors import ConfigError, Terminated
 from lightbus.core.outcome import Ack
 from lightbus.drivers.memory_results import MemoryResults
@@ -177,20 +177,27 @@ def test_receivers_and_monitors_hear_of_a_revoked_and_of_a_terminated_task(app: 
     def listen(sender: Any, request: Any, terminated: Any, signum: Any, expired: Any, **_: Any) -> None:
         heard.append((request.id, terminated, signum, expired))
 
+    def ended(sender: Any, task_id: str, state: str, **_: Any) -> None:
+        heard.append((task_id, state))
+
     app.task(name="t")(lambda value: None)
     endpoint = TaskEndpoint(app)
     revoked, running = _sent(app, "t", task_id="one"), _sent(app, "t", task_id="two")
     app.revokes.add(["one"])
     task_revoked.connect(listen)
+    task_postrun.connect(ended)
     try:
         endpoint.prepare(revoked)
         invocation = endpoint.prepare(running)
         assert isinstance(invocation, Invocation)
         outcome = endpoint.fail(invocation, Terminated(15))
+        assert invocation.on_end is not None
+        invocation.on_end()  # a coroutine's comes to it
     finally:
         task_revoked.disconnect(listen)
+        task_postrun.disconnect(ended)
 
-    assert heard == [("one", False, None, False), ("two", True, 15, False)]
+    assert heard == [("one", False, None, False), ("two", True, 15, False), ("two", "REVOKED")]
     assert isinstance(outcome, Ack)
     document = app.results.fetch("two")
     assert document is not None
