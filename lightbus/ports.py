@@ -247,6 +247,18 @@ class ResultBackend(Protocol):
 
 
 @runtime_checkable
+class KeepsSuccess(Protocol):
+    """What a `ResultBackend` does besides when it looks and stores in one round trip."""
+
+    def store_unless_success(self, task_id: str, document: bytes, *, expires_seconds: float | None) -> bytes | None:
+        """As `store`, but where the document that is kept says SUCCESS nothing is done, and nobody woken.
+
+        Returns:
+            bytes: what is kept, where the backend cannot tell what it says; nothing was done. None otherwise.
+        """
+
+
+@runtime_checkable
 class GroupKeeper(Protocol):
     """What a `ResultBackend` does besides when it keeps which tasks make a group: a document (bytes) under its id."""
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -271,30 +272,35 @@ class Chords:
             errbacks: send the errbacks too. Those of a chain are linked to each of its steps, and sent once.
         """
         triple = exception_triple(error)
-        for one, leads in _tasks_of(sig):
+        for one, told in _tasks_of(sig):
             task_id = one.options.get("task_id")
             if not isinstance(task_id, str):
                 continue  # nobody knows its id, so nobody waits
+            sent = self._tell_errbacks(one, told, error) if errbacks else []
             document = ResultDocument(
-                task_id=task_id, status=states.FAILURE, result=triple, traceback=str(error),
+                task_id=task_id, status=states.FAILURE, result=triple, traceback=str(error), children=sent,
                 date_done=self._app.now_text(), group_id=one.options.get("group_id"),
             )  # fmt: skip
             self._app.results.store(document, reply_to=one.options.get("reply_to") or "", correlation_id=task_id)
-            for errback in self._errbacks_to_send(one, error) if errbacks and leads else ():
-                errback.apply_async((task_id,))
             outer = one.options.get("chord")
             if isinstance(outer, Mapping):
                 self.ended(outer, document, one.options.get("group_index"))
         for later in reversed(as_list(sig.options.get("chain"))):
             self.fail(signature(later, app=self._app), error, errbacks=False)
 
-    def _errbacks_to_send(self, sig: Signature, error: BaseException) -> list[Signature]:
-        """The errbacks of a task that will not run; those that are called instead get a request that says which."""
+    def _tell_errbacks(self, sig: Signature, errbacks: Sequence[Any], error: BaseException) -> list[Any]:
+        """Call or send the errbacks of a task that will not run; those that are called get a request that says which.
+
+        Returns:
+            list: what was sent, as children of that task: one group, as of Celery.
+        """
         request = Request(
             id=sig.id, task=sig.task, args=list(sig.args), kwargs=dict(sig.kwargs), called_directly=False,
             root_id=sig.options.get("root_id"), parent_id=sig.options.get("parent_id"),
         )  # fmt: skip
-        return errbacks_to_send(self._app, as_list(sig.options.get("link_error")), request, error, None)
+        to_send = errbacks_to_send(self._app, errbacks, request, error, None)
+        sent = [errback.apply_async((sig.id,)) for errback in to_send]
+        return [GroupResult(str(uuid.uuid4()), sent, app=self._app).as_tuple()] if sent else []
 
     def _values(self, parts: Sequence[bytes], structure: bytes | None) -> list[Any]:
         """The body's argument.
@@ -360,16 +366,23 @@ def _arranged(results: GroupResult, by_id: Mapping[str, Any]) -> list[Any]:
     return [_arranged(one, by_id) if isinstance(one, GroupResult) else by_id.get(one.id) for one in results]
 
 
-def _tasks_of(sig: Signature, leads: bool = True) -> list[tuple[Signature, bool]]:
-    """The tasks in `sig` that somebody may wait for, each with whether its errbacks speak for what it is a part of."""
+def _tasks_of(sig: Signature, leads: bool = True, around: Sequence[Any] = ()) -> list[tuple[Signature, list[Any]]]:
+    """The tasks in `sig` that somebody may wait for, each with the errbacks to be told of its end.
+
+    Args:
+        leads: its errbacks speak for what it is a part of.
+        around: errbacks of that.
+    """
+    errbacks = [*around, *(one for one in as_list(sig.options.get("link_error")) if one not in around)] if leads else []
     match sig:
         case Chain():
-            return [found for n, one in enumerate(sig.tasks) for found in _tasks_of(one, leads and n == 0)]
+            return [found for n, one in enumerate(sig.tasks) for found in _tasks_of(one, leads and n == 0, errbacks)]
         case Group():
-            return [found for one in sig.tasks for found in _tasks_of(one, leads)]
+            return [found for one in sig.tasks for found in _tasks_of(one, leads, errbacks)]
         case Chord():
-            return [*(found for one in sig.tasks for found in _tasks_of(one, False)), *_tasks_of(sig.body, leads)]
-    return [(sig, leads)]
+            header = [found for one in sig.tasks for found in _tasks_of(one, False)]
+            return [*header, *_tasks_of(sig.body, leads, errbacks)]
+    return [(sig, errbacks)]
 
 
 def _part_of(document: ResultDocument) -> bytes:

@@ -50,6 +50,7 @@ from .settings import rate_from
 from .signals.observer import SignalObserver
 from .signatures import unsupported
 from .task import Task
+from .together import Sent
 
 if TYPE_CHECKING:
     from .app import TaskApp
@@ -157,17 +158,21 @@ class TaskEndpoint:
 
     def _succeeded(self, run: Run, result: object) -> Outcome:
         message = run.message
+        sent: Sent | None = None
         if message.callbacks or message.chain:
             try:
-                self._followers.after_success(run, result)
+                sent = self._followers.after_success(run, result)
             except Exception as error:  # noqa: BLE001 - with task_always_eager the callback's own code runs here
                 return self._unsent(run, error)
-        try:
-            self._recorder.succeeded(run, result)
-        except EncodeError as error:
-            return self._failed(run, error)
-        except TransportError as error:
-            return DeadLetter("result-lost", f"the task succeeded, but its result was not stored: {error}")
+        # While the broker writes what follows to its disk, the result is stored.
+        unrecorded = self._record_success(run, result)
+        if sent is not None:
+            try:
+                sent.confirm(self._app.settings.publish_timeout_seconds)
+            except TransportError as error:
+                return self._unsent(run, error)
+        if unrecorded is not None:
+            return unrecorded
         if logger.isEnabledFor(logging.DEBUG):  # the worker's own line says the rest
             logger.debug("task %s[%s] succeeded: %s", message.shadow or message.task, message.id, safe_repr(result))
         run.ends(states.SUCCESS, result)
@@ -175,6 +180,16 @@ class TaskEndpoint:
         self._observers.succeeded(run, result)
         hooks.returned(run.task, run.request, states.SUCCESS, result)
         return Ack()
+
+    def _record_success(self, run: Run, result: object) -> Outcome | None:
+        """Store SUCCESS; the outcome where that cannot be done."""
+        try:
+            self._recorder.succeeded(run, result)
+        except EncodeError as error:
+            return self._failed(run, error)
+        except TransportError as error:
+            return DeadLetter("result-lost", f"the task succeeded, but its result was not stored: {error}")
+        return None
 
     def fail(self, invocation: Invocation, error: BaseException) -> Outcome:
         run = _run_of(invocation)

@@ -9,6 +9,7 @@ from .canvas.compose import signature
 from .errbacks import errbacks_to_send
 from .request import running
 from .results import format_traceback
+from .together import Sent, collected
 
 if TYPE_CHECKING:
     from .app import TaskApp
@@ -21,17 +22,19 @@ class Followers:
     def __init__(self, app: TaskApp) -> None:
         self._app = app
 
-    def after_success(self, run: Run, result: object) -> None:
-        """Send callbacks and the next step.
+    def after_success(self, run: Run, result: object) -> Sent:
+        """Send callbacks and the next step. The caller waits for their confirms.
 
         Raises:
             Exception: it was not sent; with `task_always_eager` also what a callback's own code raises.
         """
         message, chain = run.message, list(run.message.chain or ())
-        with running(run.task, run.request):
+        with running(run.task, run.request), collected() as sent:
             self._send_all(run, message.callbacks, (result,))
             if chain:
                 signature(chain[-1], app=self._app).apply_async((result,), **_flow(run, chain=chain[:-1]))
+        sent.raise_known()
+        return sent
 
     def after_failure(self, run: Run, error: BaseException) -> None:
         """Call errbacks, or send them; raises as `after_success`."""

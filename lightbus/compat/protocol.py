@@ -324,8 +324,36 @@ def _signatures(embed: Mapping[str, Any], key: str) -> tuple[SignatureDict, ...]
         return None
     if not isinstance(value, list):
         raise DecodeError(f"{key!r} must be a list of signatures or null, got {_short(value)}")
-    _check_depth(value, key)
-    return tuple(_checked(one, key) for one in value)
+    if not are_plain(value):
+        _check_depth(value, key)
+        for one in value:
+            _checked(one, key)
+    return tuple(value)
+
+
+_Plain = str | int | float | bool | None
+
+
+class _PlainSignature(msgspec.Struct):
+    """A signature of one task with nothing nested in it."""
+
+    task: str
+    args: list[_Plain] | None = None
+    kwargs: dict[str, _Plain] | None = None
+    options: dict[str, _Plain] | None = None
+    subtask_type: None = None
+
+
+def are_plain(signatures: Sequence[Any]) -> bool:
+    """Whether all are signatures of single tasks that hold only plain values, as the steps of most chains are.
+
+    Each step of a chain carries all that are to come: what is looked at one by one is paid for once per pair of steps.
+    """
+    try:
+        msgspec.convert(signatures, list[_PlainSignature])
+    except (msgspec.ValidationError, UnicodeError):
+        return False
+    return True
 
 
 def _signature(value: object, what: str) -> SignatureDict | None:

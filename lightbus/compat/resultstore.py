@@ -20,7 +20,7 @@ from ..core.errors import ConfigError, DecodeError, NotConfirmed
 from ..core.message import Route, Wire
 from ..core.topology import Topology, is_reply_queue, reply_queue
 from ..forks import renewed_after_fork
-from ..ports import ChordCounter, Expiring, GroupKeeper
+from ..ports import ChordCounter, Expiring, GroupKeeper, KeepsSuccess
 from . import states
 from .backends import open_backend
 from .results import ResultDocument, decode_result, encode_result
@@ -125,6 +125,7 @@ class KeptResults:
 
     def __init__(self, backend: ResultBackend, settings: Settings) -> None:
         self.backend = backend
+        self._one_step = backend if isinstance(backend, KeepsSuccess) else None
         self._settings = settings
 
     def expect(self, task_id: str) -> str:
@@ -132,12 +133,18 @@ class KeptResults:
 
     def store(self, document: ResultDocument, *, reply_to: str = "", correlation_id: str = "") -> None:
         data = encode_result(document, max_bytes=self._settings.result_max_bytes)
-        if self._is_success(document.task_id):
-            return  # a second run of the same message must not take back what the caller may have read
         expires = self._settings.result_expires_seconds
         if document.status == states.FAILURE and self._settings.result_failure_expires_seconds is not None:
             expires = self._settings.result_failure_expires_seconds
-        self.backend.store(document.task_id, data, expires_seconds=expires)
+        # A second run of the same message must not take back what the caller may have read.
+        if self._one_step is not None:
+            kept = self._one_step.store_unless_success(document.task_id, data, expires_seconds=expires)
+            if kept is None:
+                return
+        else:
+            kept = self.backend.fetch(document.task_id)
+        if kept is None or not _is_success(kept):
+            self.backend.store(document.task_id, data, expires_seconds=expires)
 
     def fetch(self, task_id: str) -> ResultDocument | None:
         data = self.backend.fetch(task_id)
@@ -176,12 +183,12 @@ class KeptResults:
     def close(self) -> None:
         self.backend.close()
 
-    def _is_success(self, task_id: str) -> bool:
-        try:
-            known = self.fetch(task_id)
-        except DecodeError:
-            return False  # nobody can read it: better a result that can be
-        return known is not None and known.status == states.SUCCESS
+
+def _is_success(data: bytes) -> bool:
+    try:
+        return decode_result(data).status == states.SUCCESS
+    except DecodeError:
+        return False  # nobody can read it: better a result that can be
 
 
 class _NoGroups:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from .canvas import Signature, signature
-from .protocol import SignatureDict, TaskMessage
+from .protocol import SignatureDict, TaskMessage, are_plain
 
 
 def as_signature_dicts(value: object, what: str) -> tuple[SignatureDict, ...] | None:
@@ -21,7 +21,7 @@ def as_signature_dicts(value: object, what: str) -> tuple[SignatureDict, ...] | 
     )  # fmt: skip
     found = []
     for one in many:
-        if not isinstance(one, Mapping) or not isinstance(one.get("task"), str):
+        if not isinstance(one, (dict, Mapping)) or not isinstance(one.get("task"), str):
             raise TypeError(f"{what} must be a signature or a list of them (dicts with a 'task'), got {one!r:.100}")
         found.append(dict(one))
     return tuple(found)
@@ -42,7 +42,10 @@ def unsupported(message: TaskMessage, *, counts_chords: bool) -> str | None:
         ("next step", message.chain or ()), ("chord", chord),
     )  # fmt: skip
     for what, several in followers:
-        for one in several:
+        to_look_at: Iterable[SignatureDict] = several
+        if are_plain(several):
+            to_look_at = (one for one in several if "serializer" in (one.get("options") or ()))
+        for one in to_look_at:
             try:
                 found = _all_in(signature(one))
             except (TypeError, ValueError, RecursionError) as error:

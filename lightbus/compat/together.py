@@ -18,6 +18,46 @@ from .resultstore import wait_for
 _collecting: ContextVar[list[Future[None]] | None] = ContextVar("lightbus_together", default=None)
 
 
+class Sent:
+    """Messages that were written, and may not have been confirmed."""
+
+    def __init__(self) -> None:
+        self.published: list[Future[None]] = []
+
+    def raise_known(self) -> None:
+        """Raise the first error that is known by now; does not wait."""
+        for published in self.published:
+            if published.done():
+                published.result()
+
+    def confirm(self, timeout_seconds: float) -> None:
+        """Wait until the broker has taken charge of all.
+
+        Raises:
+            TransportError: the first of what the broker did not take; all others have been waited for.
+        """
+        _, open_ones = futures.wait(self.published, timeout_seconds)
+        for published in self.published:
+            if published not in open_ones:
+                published.result()
+        if open_ones:
+            raise NotConfirmed(
+                f"the broker did not confirm {len(open_ones)} of {len(self.published)} messages within "
+                f"{timeout_seconds:g} s"
+            )
+
+
+@contextmanager
+def collected() -> Iterator[Sent]:
+    """Do not wait for the confirms of what is sent in the block: whoever has the `Sent` does, later."""
+    sent = Sent()
+    token = _collecting.set(sent.published)
+    try:
+        yield sent
+    finally:
+        _collecting.reset(token)
+
+
 @contextmanager
 def together(*, timeout_seconds: float = 60.0) -> Iterator[None]:
     """Confirm the tasks that are sent in the block together, at its end.
@@ -28,20 +68,19 @@ def together(*, timeout_seconds: float = 60.0) -> Iterator[None]:
     Raises:
         TransportError: at the end, the first of what the broker did not take; all others have been waited for.
     """
-    sent: list[Future[None]] = []
-    token = _collecting.set(sent)
-    try:
+    with collected() as sent:
         yield
-    finally:
-        _collecting.reset(token)
-    _, open_ones = futures.wait(sent, timeout_seconds)
-    for published in sent:
-        if published not in open_ones:
-            published.result()
-    if open_ones:
-        raise NotConfirmed(
-            f"the broker did not confirm {len(open_ones)} of {len(sent)} messages within {timeout_seconds:g} s"
-        )
+    sent.confirm(timeout_seconds)
+
+
+@contextmanager
+def together_or_later(*, timeout_seconds: float) -> Iterator[None]:
+    """As `together`, but within a block that collects already it is that one's end which waits."""
+    if _collecting.get() is not None:
+        yield
+    else:
+        with together(timeout_seconds=timeout_seconds):
+            yield
 
 
 def confirmed(published: Future[None], timeout_seconds: float) -> None:

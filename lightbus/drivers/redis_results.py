@@ -23,6 +23,23 @@ LOOK_EVERY_SECONDS = 1.0
 
 T = TypeVar("T")
 
+#: KEYS: of the document. ARGV: the document, expiry in seconds or 0. Celery writes the status first, so how it begins
+#: tells what a document says; one that begins differently is the caller's to read.
+STORE_UNLESS_SUCCESS = """
+local kept = redis.call('GET', KEYS[1])
+if kept then
+  if string.sub(kept, 1, 20) == '{"status": "SUCCESS"' then return false end
+  if string.sub(kept, 1, 12) ~= '{"status": "' then return kept end
+end
+if ARGV[2] == '0' then
+  redis.call('SET', KEYS[1], ARGV[1])
+else
+  redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+end
+redis.call('PUBLISH', KEYS[1], ARGV[1])
+return false
+"""
+
 
 class RedisResults:
     """See `ports.ResultBackend`. Thread-safe, and usable after a fork.
@@ -42,6 +59,7 @@ class RedisResults:
         self._group_prefix = global_keyprefix + GROUP_PREFIX
         self._where = without_password(url)
         self._redis: Any = open_client(url, options)
+        self._store_unless_success: Any = self._redis.register_script(STORE_UNLESS_SUCCESS)
         ordered = bool(options.get("result_chord_ordered", True))
         chords = RedisChords(self._redis, global_keyprefix, self._carry_out, ordered=ordered)
         self.begin_chord, self.extend_chord = chords.begin_chord, chords.extend_chord
@@ -57,6 +75,16 @@ class RedisResults:
                 pipe.execute()
 
         self._carry_out(write)
+
+    def store_unless_success(self, task_id: str, document: bytes, *, expires_seconds: float | None) -> bytes | None:
+        """See `ports.KeepsSuccess`."""
+        expiry = 0 if expires_seconds is None else max(1, round(expires_seconds))
+
+        def write() -> bytes | None:
+            kept: bytes | None = self._store_unless_success((self._prefix + task_id,), (document, expiry))
+            return kept
+
+        return self._carry_out(write)
 
     def fetch(self, task_id: str) -> bytes | None:
         def read() -> bytes | None:

@@ -71,6 +71,12 @@ def test_composing_and_sending_change_nothing_that_was_given(sums: Sums) -> None
     assert json.dumps([first, pair, whole]) == before
 
 
+def test_a_canvas_is_made_of_its_json_form(sums: Sums) -> None:
+    whole = sums.add.s(1) | group(sums.add.s(1), sums.add.s(2)) | sums.total.s()
+
+    assert Signature.from_dict(json.loads(json.dumps(whole)), app=sums.app) == whole
+
+
 @pytest.mark.parametrize("form", ["json", "pickle", "deepcopy"])
 def test_a_canvas_survives_being_stored(sums: Sums, form: str) -> None:
     whole = chord([sums.add.s(1, 2), sums.add.s(3) | sums.add.s(4)], sums.total.s()) | sums.add.s(5)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import Future
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -8,13 +9,14 @@ import pytest
 from lightbus.compat import Ignore, Reject, Retry, Settings, TaskApp, TaskRevokedError, WorkerLostError, current_task
 from lightbus.compat.endpoint import TaskEndpoint
 from lightbus.compat.protocol import TaskMessage, encode_task
+from lightbus.compat.results import ResultDocument
 from lightbus.compat.settings import CeleryQueue
-from lightbus.core.errors import ConfigError, ConnectionLost
+from lightbus.core.errors import ConfigError, ConnectionLost, NotConfirmed
 from lightbus.core.message import Route, Wire
 from lightbus.core.outcome import Ack, DeadLetter, Forward, Requeue
 from lightbus.core.topology import Binding, Exchange
 from lightbus.endpoint import Invocation
-from tests.compat.bench import DEAD, Bench
+from tests.compat.bench import DEAD, Bench, handle
 
 CHORD = {"task": "body", "args": [], "kwargs": {}, "options": {"task_id": "body-1"}, "immutable": False}
 
@@ -441,6 +443,35 @@ def test_callbacks_that_cannot_be_sent_park_the_message_and_fail_the_result(
 
     assert isinstance(outcome, DeadLetter)
     assert (outcome.reason, bench.state()) == ("unsent-callbacks", "FAILURE")
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_the_result_is_stored_while_the_broker_takes_the_next_step_which_is_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    bench.put_task(task="add", args=(1, 2), chain=(sig("add", 1, task_id="s2"),))
+    endpoint, published = bench.endpoint(), Future[None]()
+    store = bench.app.results.store
+
+    def store_and_hear(document: ResultDocument, **options: Any) -> None:
+        store(document, **options)
+        if document.status == "SUCCESS":
+            assert not published.done()
+            published.set_result(None) if taken else published.set_exception(NotConfirmed("no"))
+
+    monkeypatch.setattr(bench.app.results, "store", store_and_hear)
+    monkeypatch.setattr(bench.app.transport, "publish", lambda *args, **options: published)
+    delivery = bench.transport.get("lightbus.celery")
+    assert delivery is not None
+
+    outcome = handle(endpoint, delivery)
+
+    assert bench.state() == "SUCCESS"
+    if taken:
+        assert outcome == Ack()
+    else:
+        assert isinstance(outcome, DeadLetter)
+        assert (outcome.reason, bench.state("s2")) == ("unsent-callbacks", "FAILURE")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from celery import Celery
 from celery.app.task import Context
 
-from lightbus.compat import chord
+from lightbus.compat import chord, group
 from tests.compat.test_canvas import Sums
 
 
@@ -125,3 +125,28 @@ def test_the_errback_of_a_chord_is_called_with_the_request_of_its_body(sums: Sum
     result = sums.run(chord([sums.fail.s(), sums.add.s(1, 1)], sums.total.s().on_error(tell.s())))
 
     assert told == [(result.id, "total", "ChordError", None)]
+
+
+@pytest.mark.parametrize("body", ["a chain", "a group", "a chord"])
+def test_an_errback_of_a_chord_whose_body_is_a_canvas_is_told_once_per_end(sums: Sums, body: str) -> None:
+    told: list[Any] = []
+    tell = sums.task(name="told")(lambda task_id: told.append(task_id))
+    canvas, times = {
+        "a chain": (sums.total.s() | sums.add.s(1), 1),
+        "a group": (group(sums.total.s(), sums.total.s()), 2),
+        "a chord": (chord([sums.total.s(), sums.total.s()], sums.total.s()), 1),
+    }[body]
+
+    result = sums.run(chord([sums.add.s(1, 1), sums.fail.s()], canvas), link_error=tell.s())
+
+    assert len(told) == times
+    if body == "a chord":
+        assert told == [result.id]
+
+
+def test_the_errbacks_of_a_chord_are_children_of_its_body(sums: Sums) -> None:
+    echo = sums.task(name="echo")(lambda task_id: task_id)
+    result = sums.run(chord([sums.fail.s(), sums.add.s(1, 1)], sums.total.s().on_error(echo.s())))
+
+    ((errbacks,),) = (result.children,)
+    assert [one.get(timeout=1) for one in errbacks.children] == [result.id]

@@ -46,6 +46,28 @@ def test_a_document_is_kept_replaced_and_forgotten(backend: ResultBackend, task_
     assert backend.fetch(task_id) is None
 
 
+def test_a_success_that_is_kept_is_not_replaced_and_nobody_is_woken(redis_url: str, task_id: str) -> None:
+    backend = RedisResults(redis_url)
+    success, other = b'{"status": "SUCCESS", "result": 1}', b'{"status": "FAILURE", "result": null}'
+    with redis.Redis.from_url(redis_url) as client, client.pubsub(ignore_subscribe_messages=True) as notices:
+        notices.subscribe(f"celery-task-meta-{task_id}")
+
+        assert backend.store_unless_success(task_id, other, expires_seconds=None) is None
+        assert backend.store_unless_success(task_id, success, expires_seconds=60) is None
+        assert backend.store_unless_success(task_id, other, expires_seconds=60) is None
+        backend.store(task_id, b"strange", expires_seconds=None)
+        assert backend.store_unless_success(task_id, other, expires_seconds=60) == b"strange"
+
+        heard = []
+        eventually(
+            lambda: heard.append(notices.get_message(timeout=0.1)) or [one["data"] for one in heard if one is not None],
+            lambda found: found[-1:] == [b"strange"], "all notices", 10,
+        )  # fmt: skip
+        assert [one["data"] for one in heard if one is not None] == [other, success, b"strange"]
+    assert backend.fetch(task_id) == b"strange"
+    backend.close()
+
+
 def test_a_document_expires(backend: ResultBackend, task_id: str) -> None:
     backend.store(task_id, b"x", expires_seconds=1)
 

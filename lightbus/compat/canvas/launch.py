@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..asyncresult import AsyncResult
 from ..chordpauses import Pauses
 from ..groupresult import GroupResult, oldest
-from ..together import together
+from ..together import together_or_later
 from .compose import Chain, Chord, Chunks, Group, add_step, signature
 from .signature import Signature, as_list
 
@@ -123,7 +123,7 @@ def launch(
     app: TaskApp, sig: Signature, args: Sequence[Any], kwargs: Mapping[str, Any], options: dict[str, Any]
 ) -> Any:
     """Send `sig`; see `Signature.apply_async`. All its messages are confirmed together."""
-    with together(timeout_seconds=app.settings.publish_timeout_seconds):
+    with together_or_later(timeout_seconds=app.settings.publish_timeout_seconds):
         return _Launch(app).launch(sig, args, kwargs, options)
 
 

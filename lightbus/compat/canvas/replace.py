@@ -25,7 +25,7 @@ def replacement_for(request: Request, value: Any, app: TaskApp) -> Signature:
     if "chord" in sig.options:
         raise ValueError(f"{sig!r} is part of a chord: a task cannot be replaced by it")
     if isinstance(sig, Chain) and not sig.tasks:
-        raise ImproperlyConfigured("a task cannot be replaced by an empty chain")
+        raise ImproperlyConfigured("Cannot replace with an empty chain")
     ends_in_group = isinstance(sig, Group) or (isinstance(sig, Chain) and isinstance(sig.tasks[-1], Group))
     if ends_in_group:  # a group has no end of its own to take the task's place
         sig = pipe(sig, Signature(ACCUMULATE, kwargs={"index": 0}, app=app))

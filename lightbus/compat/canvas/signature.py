@@ -63,6 +63,13 @@ class Signature(dict[str, Any]):
             )
         self._app = app
 
+    @classmethod
+    def from_dict(cls, d: Mapping[str, Any], app: TaskApp | None = None) -> Signature:
+        """The signature, chain, group or chord that a JSON form describes; see `signature`."""
+        from .compose import signature  # it composes what is defined here
+
+        return signature(d, app=app)
+
     # -- what it says ------------------------------------------------------------------------------------------------
 
     @property
