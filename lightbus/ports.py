@@ -314,8 +314,8 @@ class ChordCounter(Protocol):
             All of them when this was the last, to the one caller that shall go on with it; None otherwise.
         """
 
-    def end_chord(self, group_id: str, claim: str) -> None:
-        """It was gone on with: forget the chord."""
+    def end_chord(self, group_id: str, claim: str, *, keeps_parts: bool = False) -> None:
+        """It was gone on with: forget the chord. With `keeps_parts` its parts stay until they expire."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -131,9 +131,10 @@ class Chords:
         except ChordError as error:
             logger.error("chord %s failed: %s", group_id, error)
             self.fail(callback, error)
+            counter.end_chord(group_id, found.claim, keeps_parts=True)
         else:
             self._send_body(callback, values)
-        counter.end_chord(group_id, found.claim)
+            counter.end_chord(group_id, found.claim)
 
     def _tally(self, counter: ChordTally, callback: Signature, group_id: str) -> None:
         size = callback.get("chord_size")
@@ -271,6 +272,8 @@ class Chords:
         Args:
             errbacks: send the errbacks too. Those of a chain are linked to each of its steps, and sent once.
         """
+        if isinstance(sig, Group) and error.__cause__ is not None:
+            error = error.__cause__  # the tasks of a group fail with what failed first, as in Celery
         triple = exception_triple(error)
         for one, told in _tasks_of(sig):
             task_id = one.options.get("task_id")

@@ -86,7 +86,7 @@ class MemoryResults:
                 parts=[chord.parts[key] for key in sorted(chord.parts)], structure=chord.structure, claim=""
             )
 
-    def end_chord(self, group_id: str, claim: str) -> None:
+    def end_chord(self, group_id: str, claim: str, *, keeps_parts: bool = False) -> None:
         with self._changed:
             self._chords.pop(group_id, None)
 

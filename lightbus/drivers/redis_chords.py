@@ -44,10 +44,14 @@ if not redis.call('SET', claimed, claim, 'NX', 'EX', claim_seconds) then return 
 return {1, redis.call('GET', shape), redis.call(ordered == '1' and 'ZRANGE' or 'LRANGE', ends, 0, -1)}
 """
 
-#: KEYS as above. ARGV: claim, seconds to remember.
+#: KEYS as above. ARGV: claim, seconds to remember, and whether all goes (0), or the size alone (1).
 END = """
 if redis.call('GET', KEYS[5]) ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[6])
+if ARGV[3] == '1' then
+  redis.call('DEL', KEYS[3])
+else
+  redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[6])
+end
 redis.call('SET', KEYS[5], 'done', 'EX', ARGV[2])
 return 1
 """
@@ -104,8 +108,9 @@ class RedisChords:
             return None
         return ChordParts(parts=list(found[2]), structure=found[1], claim=claim)
 
-    def end_chord(self, group_id: str, claim: str) -> None:
-        self._carry_out(lambda: self._end(self._keys(group_id), (claim, DONE_SECONDS)))
+    def end_chord(self, group_id: str, claim: str, *, keeps_parts: bool = False) -> None:
+        arguments = (claim, DONE_SECONDS, int(keeps_parts))
+        self._carry_out(lambda: self._end(self._keys(group_id), arguments))
 
     def _keys(self, group_id: str) -> list[str]:
         key = self._prefix + group_id

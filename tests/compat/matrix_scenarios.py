@@ -23,7 +23,7 @@ from celery.result import AsyncResult, GroupResult
 from lightbus import compat
 
 NOTES_KEY = "matrix-notes-{}"
-ENDS_AT = time.monotonic() + float(os.environ.get("MATRIX_WAIT", "90"))  #: see `left_seconds`
+ENDS_AT = time.monotonic() + float(os.environ.get("MATRIX_WAIT", "200"))  #: see `left_seconds`
 RICH = {"at": datetime(2026, 11, 24, 3, tzinfo=timezone.utc), "price": Decimal("1.50"), "none": None, "text": "å\n"}
 
 Later = Callable[[], Any]

@@ -74,7 +74,9 @@ def test_composing_and_sending_change_nothing_that_was_given(sums: Sums) -> None
 def test_a_canvas_is_made_of_its_json_form(sums: Sums) -> None:
     whole = sums.add.s(1) | group(sums.add.s(1), sums.add.s(2)) | sums.total.s()
 
-    assert Signature.from_dict(json.loads(json.dumps(whole)), app=sums.app) == whole
+    found = Signature.from_dict(json.loads(json.dumps(whole)), app=sums.app)
+    assert found == whole
+    assert [isinstance(one, (chain, group, chord)) for one in (found.tasks[0], found.tasks[1])] == [False, True]
 
 
 @pytest.mark.parametrize("form", ["json", "pickle", "deepcopy"])

@@ -150,3 +150,9 @@ def test_the_errbacks_of_a_chord_are_children_of_its_body(sums: Sums) -> None:
 
     ((errbacks,),) = (result.children,)
     assert [one.get(timeout=1) for one in errbacks.children] == [result.id]
+
+
+def test_the_tasks_of_a_group_after_a_failed_header_fail_with_what_failed(sums: Sums) -> None:
+    result = sums.run(group(sums.add.s(1, 1), sums.fail.s()) | group(sums.total.s(), sums.total.s()))
+
+    assert [repr(one.get(timeout=1, propagate=False)) for one in result.results] == ["ValueError('no', 7)"] * 2

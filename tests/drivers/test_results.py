@@ -68,6 +68,19 @@ def test_a_success_that_is_kept_is_not_replaced_and_nobody_is_woken(redis_url: s
     backend.close()
 
 
+def test_the_parts_of_a_chord_that_failed_stay_and_it_is_not_counted_anew(redis_url: str) -> None:
+    backend = RedisResults(redis_url)
+    backend.begin_chord("g", 1, None, expires_seconds=60)
+    found = backend.count_part("g", "t", 0, b"part", expires_seconds=60)
+    assert found is not None
+    backend.end_chord("g", found.claim, keeps_parts=True)
+
+    assert backend.count_part("g", "t", 0, b"part", expires_seconds=60) is None
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.zrange("celery-taskset-meta-g.j", 0, -1) == [b"part"]
+    backend.close()
+
+
 def test_a_document_expires(backend: ResultBackend, task_id: str) -> None:
     backend.store(task_id, b"x", expires_seconds=1)
 

@@ -285,19 +285,24 @@ def _made_from(value: Mapping[str, Any], app: TaskApp | None) -> Signature:
     return made
 
 
-def chain(*tasks: Any, app: TaskApp | None = None, **options: Any) -> Signature:
+class chain(Chain):
     """Tasks one after the other: `chain(a.s(1), b.s())`, or one iterable of them.
 
-    A group followed by a task is a chord, so the result is not always a `Chain`.
+    A group followed by a task is a chord, so what comes of it is not always a `Chain`, and never one of this class: it
+    is a class only because projects ask `isinstance(found, (chain, group, chord))`.
     """
-    only = tasks[0] if len(tasks) == 1 else None
-    several = tasks if only is None or is_signature(only) else only
-    steps: list[Signature] = []
-    for one in several:
-        add_step(steps, signature(one, app=app).clone())
-    alone = len(steps) == 1 and isinstance(steps[0], Chord | Group)
-    made = steps[0] if alone else Chain(steps, app=app)
-    return made.set(**options)
+
+    def __new__(  # type: ignore[misc]
+        cls, *tasks: Any, app: TaskApp | None = None, **options: Any
+    ) -> Signature:
+        only = tasks[0] if len(tasks) == 1 else None
+        several = tasks if only is None or is_signature(only) else only
+        steps: list[Signature] = []
+        for one in several:
+            add_step(steps, signature(one, app=app).clone())
+        alone = len(steps) == 1 and isinstance(steps[0], Chord | Group)
+        made = steps[0] if alone else Chain(steps, app=app)
+        return made.set(**options)
 
 
 def pipe(left: Signature, right: Signature) -> Signature:
