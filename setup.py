@@ -14,6 +14,8 @@ HERE = Path(__file__).parent
 REDIS = ["kombu[redis]>=5.4"]  # kombu knows which redis clients it works with
 CELERY = ["celery>=5.3"]
 SQLALCHEMY = ["sqlalchemy>=2.0"]
+YAML = ["pyyaml>=5.1"]
+MSGPACK = ["msgpack>=1.0"]
 DJANGO_RESULTS = ["django>=4.2", "django-celery-results>=2.5"]
 METRICS = ["prometheus-client>=0.20"]
 OTEL = ["opentelemetry-api>=1.20"]
@@ -26,6 +28,8 @@ TEST = [
     "opentelemetry-instrumentation-celery>=0.41b0",
     "opentelemetry-sdk>=1.20",
     *DJANGO_RESULTS,
+    *MSGPACK,
+    *YAML,
     "attrs>=23.1",
     "flower>=2.0",
     "jsonschema>=4.18",
@@ -85,6 +89,8 @@ setup(
         "shell": SHELL,
         "sqlalchemy": SQLALCHEMY,
         "django-results": DJANGO_RESULTS,
+        "msgpack": MSGPACK,
+        "yaml": YAML,
         "demo": [*REDIS, *CELERY, "rich>=13"],
         "bench": BENCH,
         "test": TEST,

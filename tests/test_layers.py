@@ -53,7 +53,13 @@ ONLY_IN = {
     "prometheus_client": ("lightbus.contrib.metrics",),
     "opentelemetry": ("lightbus.contrib.otel",),
     **dict.fromkeys(("amqp", "vine", "redis"), ("lightbus.drivers", "lightbus.compat.bridge")),
-    "kombu": ("lightbus.drivers", "lightbus.compat.bridge", "lightbus.compat.connections", "lightbus.compat.remote"),
+    "kombu": (
+        "lightbus.drivers",
+        "lightbus.compat.bridge",
+        "lightbus.compat.connections",
+        "lightbus.compat.remote",
+        "lightbus.compat.serializers",
+    ),
 }
 #: The core has no socket, thread, clock or random number: they come in as arguments.
 NOT_IN_CORE = {"asyncio", "multiprocessing", "random", "secrets", "select", "selectors", "signal", "socket"} | {

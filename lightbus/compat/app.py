@@ -37,6 +37,7 @@ from .remote.revokes import Revokes
 from .request import Request, current_request
 from .resultstore import ResultStore, open_result_store, wait_for
 from .sending import Sending, prepare
+from .serializers import JSON
 from .settings import Settings
 from .together import confirmed
 
@@ -262,6 +263,8 @@ class TaskApp:
             options["priority"] = self.settings.default_priority
         if not options.get("compression") and self.settings.compression:
             options["compression"] = self.settings.compression
+        if self.settings.task_serializer != JSON and not options.get("serializer"):
+            options["serializer"] = self.settings.task_serializer
         sending = prepare(
             name, args, kwargs, options, task_id=str(uuid.uuid4()), now=time.time(), zone=self.settings.zone
         )

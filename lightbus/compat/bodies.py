@@ -1,7 +1,7 @@
-"""The bytes of a task message to the JSON value in them: content type, compression, character set. Pure.
+"""The bytes of a task message to the value in them: content type, compression, character set. Pure.
 
-Only JSON is read: pickle would run what the sender chose, and YAML and msgpack need libraries. Decompression stops at
-a limit, so that a small message cannot fill the memory: none of it is ever inflated whole to see how long it is.
+Read is what `accept_content` names, of itself JSON alone; see `serializers`. Decompression stops at a limit, so that a
+small message cannot fill the memory: none of it is ever inflated whole to see how long it is.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import importlib
 import lzma
 import sys
 import zlib
+from collections.abc import Collection
 from typing import Any, Protocol
 
 from ..core.errors import DecodeError
 from ..core.message import MAX_BODY_BYTES, Wire
 from . import json
+from .serializers import JSON, JSON_TYPES, accepts, bare, decode
 
-_JSON_TYPES = ("application/json", "application/x-json", "text/json")
 _CHARSETS = ("", "utf-8", "utf8", "us-ascii", "ascii", "binary")
 
 
@@ -27,22 +28,24 @@ class _Decompressor(Protocol):
     def eof(self) -> bool: ...
 
 
-def read_body(wire: Wire, max_bytes: int = MAX_BODY_BYTES) -> Any:
+def read_body(wire: Wire, max_bytes: int = MAX_BODY_BYTES, accept: Collection[str] = (JSON,)) -> Any:
     """The value in the body of `wire`.
 
     Args:
         max_bytes: a body that is longer, after decompression where it is compressed, is not read.
+        accept: the content types that are read, as in the setting `accept_content`.
 
     Raises:
-        DecodeError: it is too long, not JSON in UTF-8, or compressed in a way that this Python cannot undo.
+        DecodeError: it is too long, of another content type, not what its content type says, or compressed in a way
+            that this Python cannot undo.
     """
-    kind = wire.content_type.partition(";")[0].strip().lower()
-    if kind not in _JSON_TYPES:
+    if not accepts(wire.content_type, accept):
         raise DecodeError(
-            f"content type {wire.content_type!r:.100} is not read, only 'application/json':"
-            " set task_serializer = 'json' where the message is sent"
+            f"content type {wire.content_type!r:.100} is not read, only {', '.join(accept)}: set accept_content here if"
+            " you trust all who can send to this queue, or task_serializer = 'json' where the message is sent"
         )
-    if wire.content_encoding.strip().lower() not in _CHARSETS:
+    is_json = bare(wire.content_type) in JSON_TYPES
+    if is_json and wire.content_encoding.strip().lower() not in _CHARSETS:
         raise DecodeError(f"content encoding {wire.content_encoding!r:.100} is not read, only 'utf-8'")
     body = wire.body
     compression = wire.headers.get("compression")
@@ -51,9 +54,10 @@ def read_body(wire: Wire, max_bytes: int = MAX_BODY_BYTES) -> Any:
     elif len(body) > max_bytes:
         raise _too_long(f"the body has {len(body)} bytes", max_bytes)
     try:
-        return json.loads(body)
+        return json.loads(body) if is_json else decode(body, wire.content_type, wire.content_encoding)
     except ValueError as error:  # UnicodeDecodeError is one
-        raise DecodeError(f"the body is not the JSON that its content type announces: it {error}") from error
+        what = "the JSON that its content type announces" if is_json else "what its content type announces"
+        raise DecodeError(f"the body is not {what}: it {error}") from error
 
 
 def _too_long(what: str, max_bytes: int) -> DecodeError:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import DecodeError, TransportError
 from ..ports import ChordCounter, ChordTally
-from . import json, states
+from . import states
 from .backends.celery_class import UncountedResults
 from .canvas import Chain, Chord, Group, Signature, as_list, signature
 from .canvas.builtin import UNLOCK
@@ -28,6 +28,7 @@ from .exceptions import ChordError, ChordsRefused, EncodeError, Retry, TimeoutEr
 from .groupresult import GroupResult, result_from_tuple
 from .request import Request
 from .results import ResultDocument, exception_from, exception_triple
+from .serializers import Codec
 
 if TYPE_CHECKING:
     from ..ports import ResultBackend
@@ -63,11 +64,16 @@ class Chords:
             case ChordCounter() as counter:
                 nested = any(isinstance(one, GroupResult) for one in header.results)
                 counter.begin_chord(
-                    header.id, size, _document(header) if nested else None, expires_seconds=self._expires_seconds
+                    header.id,
+                    size,
+                    _document(header, self._codec) if nested else None,
+                    expires_seconds=self._expires_seconds,
                 )
             case ChordTally() as counter:
                 body["chord_size"] = size
-                counter.begin_tally(header.id, size, _document(header), expires_seconds=self._expires_seconds)
+                counter.begin_tally(
+                    header.id, size, _document(header, self._codec), expires_seconds=self._expires_seconds
+                )
             case _:
                 self._send_unlock(header, body, pauses)
 
@@ -121,8 +127,9 @@ class Chords:
         self, counter: ChordCounter, callback: Signature, document: ResultDocument, group_index: int | None
     ) -> None:
         group_id = str(document.group_id)
+        part = _part_of(document, self._codec)
         found = counter.count_part(
-            group_id, document.task_id, group_index, _part_of(document), expires_seconds=self._expires_seconds
+            group_id, document.task_id, group_index, part, expires_seconds=self._expires_seconds
         )  # fmt: skip
         if found is None:
             return
@@ -144,7 +151,7 @@ class Chords:
         if counted is None:
             self.fail(callback, ChordError(f"GroupResult {group_id} no longer exists"))
         elif counted.complete:
-            found: Any = json.loads(counted.group)
+            found: Any = self._codec.loads(counted.group)
             header: GroupResult = result_from_tuple(found["result"], self._app)
             # A repeat of the member's message would count it once more, so a passing loss is borne here.
             for pause in (*RETRY_PAUSES_SECONDS, None):
@@ -248,8 +255,9 @@ class Chords:
         group_id = str(document.group_id)
         match self._backend():
             case ChordCounter() as counter:
+                part = _part_of(document, self._codec)
                 found = counter.count_part(
-                    group_id, document.task_id, group_index, _part_of(document), expires_seconds=self._expires_seconds
+                    group_id, document.task_id, group_index, part, expires_seconds=self._expires_seconds
                 )  # fmt: skip
                 return found is not None
             case ChordTally() as counter:
@@ -320,12 +328,12 @@ class Chords:
             values.append((task_id, result))
         if structure is None:
             return [value for _, value in values]
-        shape: Any = json.loads(structure)
+        shape: Any = self._codec.loads(structure)
         return _arranged(result_from_tuple(shape["result"], self._app), dict(values))
 
     def _read(self, part: bytes) -> list[Any]:
         try:
-            found: Any = json.loads(part)
+            found: Any = self._codec.loads(part)
         except ValueError as error:
             raise ChordError(f"a part of the chord cannot be read: {error}") from error
         if not isinstance(found, list) or len(found) != 4:
@@ -342,6 +350,10 @@ class Chords:
         return backend
 
     @property
+    def _codec(self) -> Codec:
+        return self._app.settings.result_codec
+
+    @property
     def _expires_seconds(self) -> float | None:
         settings = self._app.settings
         return (
@@ -351,8 +363,8 @@ class Chords:
         )
 
 
-def _document(header: GroupResult) -> bytes:
-    return json.dumps({"result": header.as_tuple()}).encode()
+def _document(header: GroupResult, codec: Codec) -> bytes:
+    return codec.dumps({"result": header.as_tuple()})
 
 
 def _first_task(sig: Signature) -> Signature:
@@ -388,13 +400,13 @@ def _tasks_of(sig: Signature, leads: bool = True, around: Sequence[Any] = ()) ->
     return [(sig, errbacks)]
 
 
-def _part_of(document: ResultDocument) -> bytes:
+def _part_of(document: ResultDocument, codec: Codec) -> bytes:
     """What a task brings to its chord, as Celery keeps it.
 
     Raises:
-        EncodeError: its result has no JSON form.
+        EncodeError: its result cannot be written.
     """
     try:
-        return json.dumps([1, document.task_id, document.status, document.result]).encode()
+        return codec.dumps([1, document.task_id, document.status, document.result])
     except ValueError as error:
         raise EncodeError(f"the result of task {document.task_id!r} {error}") from error

@@ -72,10 +72,6 @@ def make_task(
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
     """Raise DeclarationError when an option cannot be honoured."""
-    if options.get("serializer") not in (None, "json"):
-        raise DeclarationError(
-            f"task {name!r}: serializer {options['serializer']!r} is not supported; Lightbus sends JSON"
-        )
     if refused := sorted(key for key in REFUSED.keys() & options.keys() if options[key]):
         reasons = "; ".join(f"{key}: {REFUSED[key]}" for key in refused)
         raise DeclarationError(f"task {name!r}: this version does not honour {', '.join(refused)} ({reasons})")
@@ -106,7 +102,7 @@ def register_class_task(get_app: Callable[[], TaskApp], task: Any, options: Mapp
     made: Task = base() if isinstance(task, type) or base is not kind else task
     if base is not kind and not isinstance(task, type):
         vars(made).update(vars(task))
-    attributes = {key: getattr(made, key, None) for key in (*REFUSED, "serializer", "compression")}
+    attributes = {key: getattr(made, key, None) for key in (*REFUSED, "compression")}
     check_options(name, {**attributes, **options})
     signature = inspect.signature(made.run)
     vars(made).update(

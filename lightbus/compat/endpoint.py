@@ -46,6 +46,7 @@ from .recording import Recorder, Run
 from .remote.requests import described, stamps_of
 from .request import request_from
 from .results import safe_repr
+from .serializers import accepts, check
 from .settings import rate_from
 from .signals.observer import SignalObserver
 from .signatures import unsupported
@@ -99,6 +100,10 @@ class TaskEndpoint:
         return self._queues.names()
 
     def topology(self) -> Topology:
+        settings = self._app.settings
+        check("task_serializer", settings.task_serializer)
+        if "pickle" in settings.accept_content or accepts("application/x-python-serialize", settings.accept_content):
+            logger.warning("accept_content lets pickle in: who can write to this worker's queues can run code in it")
         _ = self._app.results  # a result backend that is not supported stops the worker here, not each of its tasks
         return self._queues.topology()
 
@@ -116,7 +121,7 @@ class TaskEndpoint:
         if isinstance(name, str) and not headers.get("eta") and not headers.get("expires"):
             return name
         try:
-            message = decode_task(delivery.wire)
+            message = self._decode(delivery.wire)
         except DecodeError:
             return None
         zone, now = self._app.settings.zone, self._now()
@@ -296,7 +301,8 @@ class TaskEndpoint:
         return outcome
 
     def _decode(self, wire: Wire) -> TaskMessage:
-        return decode_task(wire, self._app.settings.task_max_bytes)
+        settings = self._app.settings
+        return decode_task(wire, settings.task_max_bytes, settings.accept_content)
 
     def _tell_undecodable(self, delivery: Delivery, error: DecodeError) -> None:
         """Fail the result of a message that cannot be read, where its headers tell whose result that is, and count it

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import json, states
+from . import states
 from .asyncresult import AsyncResult
 from .eagerresult import EagerResult
 from .resultset import AnyResult, ResultSet
@@ -56,7 +56,8 @@ class GroupResult(ResultSet):
             ConfigError: the backend keeps no groups.
             TransportError: it could not be handed over.
         """
-        (backend or self.backend).save_group(self.id, json.dumps({"result": self.as_tuple()}).encode())
+        document = self.app.settings.result_codec.dumps({"result": self.as_tuple()})
+        (backend or self.backend).save_group(self.id, document)
 
     def delete(self, backend: ResultStore | None = None) -> None:
         """Remove what `save` kept."""
@@ -72,7 +73,7 @@ class GroupResult(ResultSet):
         data = (backend or app.results).load_group(id)
         if data is None:
             return None
-        found: Any = json.loads(data)
+        found: Any = app.settings.result_codec.loads(data)
         result: GroupResult = result_from_tuple(found["result"], app)
         return result
 

@@ -1,5 +1,7 @@
 """JSON with kombu's extras: `{"__type__": T, "__value__": V}` for moments, decimals, uuids and bytes. Pure.
 
+Types that an application has registered with `kombu.utils.json.register_type` are written and read by it.
+
 The bytes written are those that kombu 5.3 and later write, and what older ones wrote is read too.
 """
 
@@ -70,7 +72,8 @@ class _Encoder(json.JSONEncoder):
                     return _typed("bytes", o.decode("utf-8"))
                 except UnicodeDecodeError:
                     return _typed("base64", base64.b64encode(o).decode("ascii"))
-        return super().default(o)
+        registered = sys.modules.get("kombu.utils.json")  # `register_type` is there; nobody has called it otherwise
+        return super().default(o) if registered is None else registered.JSONEncoder().default(o)
 
 
 _ENCODER = _Encoder()  # to make one takes as long as to write a small message
@@ -122,11 +125,23 @@ def _revive(found: dict[str, object]) -> object:
     name, value = found["__type__"], found["__value__"]
     decoder = _DECODERS.get(name) if isinstance(name, str) else None
     if decoder is None:
-        raise ValueError(f"names the type {name!r}, which is not known; known are {', '.join(_DECODERS)}")
+        return _revived_by_application(name, found)
     try:
         return decoder(value)
     except (TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"has {value!r:.100} where a {name} is announced: {error}") from error
+
+
+def _revived_by_application(name: object, found: dict[str, object]) -> object:
+    """What a decoder that the application has registered with kombu makes of it."""
+    registered = sys.modules.get("kombu.utils.json")
+    try:
+        if registered is not None:
+            return registered.object_hook(found)
+    except Exception as error:  # the application's own decoder may raise anything
+        if error.args[:1] != ("Unsupported type",):
+            raise ValueError(f"has a value that the decoder of {name!r} does not take: {error}") from error
+    raise ValueError(f"names the type {name!r}, which is not known; known are {', '.join(_DECODERS)}")
 
 
 _DECODER = json.JSONDecoder(object_hook=_revive)

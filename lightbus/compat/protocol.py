@@ -8,7 +8,7 @@ that they are on the wire.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone, tzinfo
 from typing import Annotated, Any
 
@@ -17,10 +17,10 @@ import msgspec
 from ..core.errors import DecodeError
 from ..core.message import MAX_BODY_BYTES, MAX_COUNT, MAX_NAME_LENGTH, Wire
 from ..core.outcome import ATTEMPT_HEADER, BROKER_TRAIL_PREFIXES, DEAD_PREFIX, HISTORY_HEADER, REPEAT_HEADER
-from . import json
 from .bodies import read_body
 from .compression import compress
 from .forwarding import FROM_HEADER, HOPS_HEADER
+from .serializers import JSON, encode
 
 SignatureDict = Mapping[str, Any]
 Seconds = float | None
@@ -61,6 +61,7 @@ class TaskMessage(msgspec.Struct, frozen=True, kw_only=True):
         expiration_seconds: the broker may drop the message after that long.
         properties: AMQP properties that have no field here, for example `app_id`.
         compression: of the body when it is written, see `compression`; a message that was read has none.
+        serializer: by which the body is written, see `serializers`; "" is JSON, and so of a message that was read.
         utc: protocol 1 only: False says that its moments are in the sender's local time.
     """
 
@@ -98,6 +99,7 @@ class TaskMessage(msgspec.Struct, frozen=True, kw_only=True):
     properties: Mapping[str, object] = {}
     utc: bool | None = None
     compression: str = ""
+    serializer: str = ""
 
 
 def is_name(value: object) -> bool:
@@ -132,7 +134,7 @@ def encode_task(message: TaskMessage) -> Wire:
     """The message in protocol 2, the form that Celery 4 and later write: same headers in the same order, same body.
 
     Raises:
-        ValueError: an argument cannot be written as JSON.
+        ValueError: an argument cannot be written by the message's serializer.
     """
     headers: dict[str, object] = {
         "lang": message.lang,
@@ -155,17 +157,22 @@ def encode_task(message: TaskMessage) -> Wire:
         "stamped_headers": None if message.stamped_headers is None else list(message.stamped_headers),
         "stamps": dict(message.stamps),
     }
-    embed = {
+    embed: dict[str, Any] = {
         "callbacks": message.callbacks,
         "errbacks": message.errbacks,
         "chain": message.chain,
         "chord": message.chord,
     }
-    body = json.dumps((message.args, message.kwargs, embed)).encode("utf-8")
+    if message.serializer:  # of a pickled chain Celery takes the next step with `pop`, which a tuple has not
+        embed = {key: list(value) if isinstance(value, tuple) else value for key, value in embed.items()}
+    encoded = encode((message.args, message.kwargs, embed), message.serializer or JSON)
+    body = encoded.body
     if message.compression:
         body, headers["compression"] = compress(body, message.compression)
     return Wire(
         body=body,
+        content_type=encoded.content_type,
+        content_encoding=encoded.content_encoding,
         headers={**headers, **{key: value for key, value in message.headers.items() if key not in headers}},
         correlation_id=message.correlation_id or message.id,
         reply_to=message.reply_to,
@@ -176,14 +183,14 @@ def encode_task(message: TaskMessage) -> Wire:
     )
 
 
-def decode_task(wire: Wire, max_body_bytes: int = MAX_BODY_BYTES) -> TaskMessage:
+def decode_task(wire: Wire, max_body_bytes: int = MAX_BODY_BYTES, accept: Collection[str] = (JSON,)) -> TaskMessage:
     """The task message in `wire`: protocol 2, protocol 1 (a dict with everything as body), or their hybrid.
 
     Raises:
         DecodeError: a header, property or part of the body is not what the protocol says; the text names it.
     """
-    payload = read_body(wire, max_body_bytes)
-    if "task" in wire.headers and isinstance(payload, list):
+    payload = read_body(wire, max_body_bytes, accept)
+    if "task" in wire.headers and isinstance(payload, (list, tuple)):
         return _from_parts(wire, "header", wire.headers, payload, wire.headers)
     if isinstance(payload, dict):
         if "task" not in payload and "task" not in wire.headers:
@@ -253,7 +260,7 @@ def _read_headers(what: str, values: Mapping[str, object]) -> _Headers:
 
 
 def _from_parts(
-    wire: Wire, what: str, values: Mapping[str, object], parts: list[Any], headers: Mapping[str, object]
+    wire: Wire, what: str, values: Mapping[str, object], parts: Sequence[Any], headers: Mapping[str, object]
 ) -> TaskMessage:
     args, kwargs, embed = _split_body(parts)
     read = _read_headers(what, values)
@@ -305,11 +312,11 @@ def _of_the_user(headers: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def _split_body(parts: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
+def _split_body(parts: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
     if len(parts) != 3:
         raise DecodeError(f"the body must be a list of three, [args, kwargs, embed], got {len(parts)} parts")
     args, kwargs, embed = parts
-    if not isinstance(args, list):
+    if not isinstance(args, (list, tuple)):  # pickle knows tuples
         raise DecodeError(f"args must be a list, got {_short(args)}")
     if not isinstance(kwargs, dict):
         raise DecodeError(f"kwargs must be an object, got {_short(kwargs)}")
@@ -322,7 +329,7 @@ def _signatures(embed: Mapping[str, Any], key: str) -> tuple[SignatureDict, ...]
     value = embed.get(key)
     if value is None:
         return None
-    if not isinstance(value, list):
+    if not isinstance(value, (list, tuple)):
         raise DecodeError(f"{key!r} must be a list of signatures or null, got {_short(value)}")
     if not are_plain(value):
         _check_depth(value, key)
@@ -367,7 +374,7 @@ def _signature(value: object, what: str) -> SignatureDict | None:
 def _checked(value: object, what: str) -> SignatureDict:
     if not isinstance(value, dict) or not isinstance(value.get("task"), str):
         raise DecodeError(f"a signature in {what!r} must be an object with the text field 'task', got {_short(value)}")
-    for key, kind, word in (("args", list, "list"), ("kwargs", dict, "object"), ("options", dict, "object")):
+    for key, kind, word in (("args", (list, tuple), "list"), ("kwargs", dict, "object"), ("options", dict, "object")):
         if value.get(key) is not None and not isinstance(value[key], kind):
             raise DecodeError(f"the {key} of a signature in {what!r} must be a {word}, got {_short(value[key])}")
     return value
@@ -499,9 +506,9 @@ def _is_seconds(value: object) -> bool:
     )
 
 
-def _check_depth(found: list[Any] | dict[str, Any], what: str) -> None:
+def _check_depth(found: Sequence[Any] | dict[str, Any], what: str) -> None:
     """Raises DecodeError: lists and objects lie in each other deeper than any canvas; what follows them recurses."""
-    level: list[list[Any] | dict[str, Any]] = [found]
+    level: list[Sequence[Any] | dict[str, Any]] = [found]
     depth = 0
     while level:
         if depth > MAX_SIGNATURE_DEPTH:
@@ -512,6 +519,6 @@ def _check_depth(found: list[Any] | dict[str, Any], what: str) -> None:
             inner
             for one in level
             for inner in (one.values() if isinstance(one, dict) else one)
-            if isinstance(inner, (dict, list))
+            if isinstance(inner, (dict, list, tuple))
         ]
         depth += 1

@@ -17,6 +17,7 @@ from ..core.errors import DecodeError
 from . import json, states
 from .bodies import decompressed
 from .exceptions import CELERY_MODULES, CELERY_NAMES, EncodeError, RemoteTaskError
+from .serializers import JSON_CODEC, Codec
 
 #: Of a result, whose size its sender's own limit has bounded before.
 MAX_DECOMPRESSED_BYTES = 128 * 2**20
@@ -62,14 +63,14 @@ class ResultDocument:
         return exception_from(self.result) if self.status in states.EXCEPTION_STATES else None
 
 
-def encode_result(document: ResultDocument, *, max_bytes: int | None = None) -> bytes:
-    """The bytes that Celery's JSON result serializer would store.
+def encode_result(document: ResultDocument, *, max_bytes: int | None = None, codec: Codec = JSON_CODEC) -> bytes:
+    """The bytes that Celery's result serializer would store.
 
     Raises:
-        EncodeError: the result has no JSON form, or takes more than `max_bytes`.
+        EncodeError: the result has no form in it, or takes more than `max_bytes`.
     """
     try:
-        data = json.dumps(fields_of(document)).encode("utf-8")
+        data = codec.dumps(fields_of(document))
     except ValueError as error:
         raise EncodeError(f"the result of task {document.task_id!r} {error}") from error
     if max_bytes is not None and len(data) > max_bytes:
@@ -97,7 +98,7 @@ def fields_of(document: ResultDocument) -> dict[str, Any]:
     return fields
 
 
-def decode_result(data: bytes) -> ResultDocument:
+def decode_result(data: bytes, codec: Codec = JSON_CODEC) -> ResultDocument:
     """The inverse of `encode_result`, for what any Celery from 4.0 on stored.
 
     Raises:
@@ -105,19 +106,30 @@ def decode_result(data: bytes) -> ResultDocument:
     """
     data = uncompressed(data)
     try:
-        fields = json.loads(data)
+        fields = codec.loads(data)
     except ValueError as error:
-        raise DecodeError(f"the result is not JSON: it {error}; set result_serializer = 'json'") from error
+        raise DecodeError(
+            f"the result is not {codec.name}: it {error}; set result_serializer as where it is written"
+        ) from error
+    return document_from(fields)
+
+
+def document_from(fields: object) -> ResultDocument:
+    """The document with these fields, as `fields_of` gives them.
+
+    Raises:
+        DecodeError: they are none.
+    """
     if not isinstance(fields, dict) or not isinstance(fields.get("status"), str):
         raise DecodeError(f"a result must be an object with the text field 'status', got {fields!r:.100}")
-    children = fields.get("children")
+    children, result = fields.get("children"), fields.get("result")
     date_done = fields.get("date_done")
     return ResultDocument(
         task_id=_text(fields, "task_id") or "",
         status=fields["status"],
-        result=fields.get("result"),
+        result=exception_triple(result) if isinstance(result, BaseException) else result,  # of a pickled document
         traceback=_text(fields, "traceback"),
-        children=children if isinstance(children, list) else (),
+        children=children if isinstance(children, (list, tuple)) else (),
         date_done=date_done.isoformat() if isinstance(date_done, datetime) else _text(fields, "date_done"),
         group_id=_text(fields, "group_id"),
         parent_id=_text(fields, "parent_id"),

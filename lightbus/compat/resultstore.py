@@ -23,7 +23,8 @@ from ..forks import renewed_after_fork
 from ..ports import ChordCounter, Expiring, GroupKeeper, KeepsSuccess
 from . import states
 from .backends import open_backend
-from .results import ResultDocument, decode_result, encode_result
+from .results import ResultDocument, decode_result, document_from, encode_result
+from .serializers import content_type_of
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -95,14 +96,15 @@ def open_result_store(
     Raises:
         ConfigError: see `backends.open_backend`.
     """
-    if backend is not None:
-        return KeptResults(backend, settings)
     named = settings.result_backend or "disabled"
     scheme = named.partition(":")[0].lower() if isinstance(named, str) else ""
+    if scheme == "disabled" and backend is None:
+        return NoResults()
+    settings.result_codec.check("result_serializer")
+    if backend is not None:
+        return KeptResults(backend, settings)
     if scheme in ("rpc", "amqp"):
         return RepliedResults(transport, settings)
-    if scheme == "disabled":
-        return NoResults()
     return KeptResults(open_backend(settings), settings)
 
 
@@ -132,7 +134,7 @@ class KeptResults:
         return ""
 
     def store(self, document: ResultDocument, *, reply_to: str = "", correlation_id: str = "") -> None:
-        data = encode_result(document, max_bytes=self._settings.result_max_bytes)
+        data = encode_result(document, max_bytes=self._settings.result_max_bytes, codec=self._settings.result_codec)
         expires = self._settings.result_expires_seconds
         if document.status == states.FAILURE and self._settings.result_failure_expires_seconds is not None:
             expires = self._settings.result_failure_expires_seconds
@@ -143,16 +145,16 @@ class KeptResults:
                 return
         else:
             kept = self.backend.fetch(document.task_id)
-        if kept is None or not _is_success(kept):
+        if kept is None or not self._is_success(kept):
             self.backend.store(document.task_id, data, expires_seconds=expires)
 
     def fetch(self, task_id: str) -> ResultDocument | None:
         data = self.backend.fetch(task_id)
-        return None if data is None else decode_result(data)
+        return None if data is None else decode_result(data, self._settings.result_codec)
 
     def wait(self, task_id: str, *, timeout_seconds: float) -> ResultDocument | None:
         data = self.backend.wait(task_id, timeout_seconds=timeout_seconds)
-        return None if data is None else decode_result(data)
+        return None if data is None else decode_result(data, self._settings.result_codec)
 
     def forget(self, task_id: str) -> None:
         self.backend.forget(task_id)
@@ -183,12 +185,11 @@ class KeptResults:
     def close(self) -> None:
         self.backend.close()
 
-
-def _is_success(data: bytes) -> bool:
-    try:
-        return decode_result(data).status == states.SUCCESS
-    except DecodeError:
-        return False  # nobody can read it: better a result that can be
+    def _is_success(self, data: bytes) -> bool:
+        try:
+            return decode_result(data, self._settings.result_codec).status == states.SUCCESS
+        except DecodeError:
+            return False  # nobody can read it: better a result that can be
 
 
 class _NoGroups:
@@ -246,7 +247,8 @@ class RepliedResults(_NoGroups):
             return self._queue
 
     def store(self, document: ResultDocument, *, reply_to: str, correlation_id: str) -> None:
-        data = encode_result(document, max_bytes=self._settings.result_max_bytes)
+        codec = self._settings.result_codec
+        data = encode_result(document, max_bytes=self._settings.result_max_bytes, codec=codec)
         if not reply_to:
             return  # nobody waits
         if not is_reply_queue(reply_to):  # or anybody could have a worker write into any queue
@@ -255,7 +257,10 @@ class RepliedResults(_NoGroups):
                 document.task_id, reply_to,
             )  # fmt: skip
             return
-        answer = Wire(body=data, correlation_id=correlation_id or document.task_id, durable=False)
+        answer = Wire(
+            body=data, content_type=content_type_of(codec.name), content_encoding=codec.encoding,
+            correlation_id=correlation_id or document.task_id, durable=False,
+        )  # fmt: skip
         wait_for(self._transport().publish(answer, Route("", reply_to)), self._settings.publish_timeout_seconds)
 
     def fetch(self, task_id: str) -> ResultDocument | None:
@@ -282,8 +287,9 @@ class RepliedResults(_NoGroups):
 
     def _on_answer(self, delivery: Delivery) -> None:
         try:
-            document = decode_result(delivery.wire.body)
-        except DecodeError:
+            wire, codec = delivery.wire, self._settings.result_codec
+            document = document_from(codec.loads_as(wire.body, wire.content_type, wire.content_encoding))
+        except (DecodeError, ValueError):
             delivery.ack()  # whoever wrote that: it is no answer, and a reply queue has no other reader
             return
         delivery.ack()  # before anybody hears of it, who may then close this

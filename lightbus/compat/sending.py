@@ -18,6 +18,7 @@ from ..core.message import Route
 from .compression import compression_name
 from .protocol import TaskMessage, moment
 from .results import safe_repr
+from .serializers import JSON, content_type_of
 from .signatures import as_signature_dicts
 
 _WITHOUT_EFFECT = frozenset(
@@ -28,7 +29,6 @@ _WITHOUT_EFFECT = frozenset(
     }
 )  # fmt: skip
 _REFUSED = ("router",)
-_CHECKED = (*_REFUSED, "serializer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +66,10 @@ def prepare(
 
     Raises:
         TypeError: an argument has the wrong type, or an option cannot be honoured.
-        ValueError: a serializer other than JSON or an unknown compression is asked for, or a moment cannot be read.
+        ValueError: an unknown serializer or compression is asked for, or a moment cannot be read.
     """
     _check(name, args, kwargs, options)
-    rest = {key: value for key, value in options.items() if key not in _CHECKED}
+    rest = {key: value for key, value in options.items() if key not in _REFUSED}
     positional, named = tuple(args or ()), dict(kwargs or {})
     message_id = str(rest.pop("task_id", None) or task_id)
     countdown, at = rest.pop("countdown", None), rest.pop("eta", None)
@@ -112,6 +112,7 @@ def prepare(
         expiration_seconds=max(0.0, moment(expires, zone) - now) if expires else None,
         durable=rest.pop("delivery_mode", None) not in (1, "transient"),
         compression=compression_name(rest.get("compression")),
+        serializer=_serializer(rest.pop("serializer", None)),
         properties={key: value for key, value in rest.items() if key not in _WITHOUT_EFFECT},
     )
     delay = max(0.0, moment(eta, zone) - now) if eta else 0.0
@@ -124,14 +125,18 @@ def _check(name: str, args: Any, kwargs: Any, options: Mapping[str, Any]) -> Non
             raise TypeError(
                 f"the option {key!r} has no meaning here: tasks are routed by queue, on the app's own broker"
             )
-    if options.get("serializer") not in (None, "json"):
-        raise ValueError(
-            f"serializer {options['serializer']!r} is not supported for task {name!r}: Lightbus sends JSON"
-        )
     if not isinstance(args or (), (list, tuple)):
         raise TypeError(f"args of task {name!r} must be a list or tuple, got {args!r:.100}")
     if not isinstance(kwargs or {}, Mapping):
         raise TypeError(f"kwargs of task {name!r} must be a mapping, got {kwargs!r:.100}")
+
+
+def _serializer(name: object) -> str:
+    """As in `TaskMessage.serializer`; raises ValueError when it is none."""
+    if name is None or name == JSON:
+        return ""
+    content_type_of(str(name))
+    return str(name)
 
 
 def _moment_text(value: object, *, now: float, zone: tzinfo | None) -> str | None:

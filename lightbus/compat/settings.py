@@ -20,6 +20,7 @@ from ..core.topology import Binding, Exchange, Queue, Topology, task_queue_name
 from . import settingnames
 from .compression import compression_name
 from .routes import queue_from_routes
+from .serializers import JSON, Codec
 
 QueueOf = Callable[[str, Mapping[str, object]], str]
 
@@ -90,6 +91,9 @@ class Settings:
             of its own as the `control_queue` settings describe it.
         pool_restarts: whether they may be told to load their code anew.
         state_db: where a worker keeps revokes over a restart; None keeps them in memory.
+        accept_content: serializers, or content types, of which messages and results are read;
+            `result_accept_content`, where it is not None, of which results are.
+        task_serializer, result_serializer: by which messages and results are written; see `serializers`.
     """
 
     broker_url: str | None = None
@@ -109,7 +113,10 @@ class Settings:
     queue_of: QueueOf = _no_routes
     moved: frozenset[str] = frozenset()
     celery_serves_others: bool = False
-    accept_content: tuple[str, ...] = ("json",)
+    accept_content: tuple[str, ...] = (JSON,)
+    result_accept_content: tuple[str, ...] | None = None
+    task_serializer: str = JSON
+    result_serializer: str = JSON
     timezone: str | None = None
     enable_utc: bool = True
     result_expires_seconds: float | None = 86400.0
@@ -143,6 +150,12 @@ class Settings:
     control_queue_durable: bool = False
     pool_restarts: bool = False
     state_db: str | None = None
+
+    @property
+    def result_codec(self) -> Codec:
+        """How results are written and read."""
+        accept = self.accept_content if self.result_accept_content is None else self.result_accept_content
+        return Codec(self.result_serializer, accept)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, object]) -> Settings:
@@ -244,11 +257,18 @@ def _json_only(value: object) -> str:
     return "json" if value in ("json", None) else _refuse("Lightbus writes JSON only; set it to 'json'")
 
 
+def _serializer(value: object) -> str:
+    """A name in kombu's registry, which is asked on first use: the application may add it later."""
+    return JSON if value is None else value if isinstance(value, str) else _refuse("it must be a serializer's name")
+
+
 def _accept(value: object) -> tuple[str, ...]:
     names = tuple(str(one) for one in value) if isinstance(value, (list, tuple, set, frozenset)) else ()
-    if not {"json", "application/json"} & set(names):
-        _refuse("it must contain 'json'")
-    return names
+    return names or _refuse("it must be a list of serializers or content types, for example ['json']")
+
+
+def _accept_or_none(value: object) -> tuple[str, ...] | None:
+    return None if value is None else _accept(value)
 
 
 def _optional_integer(value: object) -> int | None:
@@ -364,8 +384,9 @@ _TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
     "result_expires": ("result_expires_seconds", _expiry),
     "result_failure_expires": ("result_failure_expires_seconds", _expiry),
     "result_extended": ("result_extended", _boolean),
-    "result_serializer": ("", _json_only),
-    "task_serializer": ("", _json_only),
+    "result_serializer": ("result_serializer", _serializer),
+    "result_accept_content": ("result_accept_content", _accept_or_none),
+    "task_serializer": ("task_serializer", _serializer),
     "task_default_queue": ("default_queue", str),
     "task_default_queue_type": ("default_queue_type", str),
     "task_queue_max_priority": ("queue_max_priority", _optional_integer),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from .canvas import Signature, signature
 from .protocol import SignatureDict, TaskMessage, are_plain
+from .serializers import JSON, content_type_of
 
 
 def as_signature_dicts(value: object, what: str) -> tuple[SignatureDict, ...] | None:
@@ -51,13 +52,23 @@ def unsupported(message: TaskMessage, *, counts_chords: bool) -> str | None:
             except (TypeError, ValueError, RecursionError) as error:
                 return f"its {what} is no signature that can be sent: {error!r:.300}"
             for part in found:
-                if (serializer := part.options.get("serializer")) not in (None, "json"):
-                    return f"its {what} is to be sent with the serializer {serializer!r}, and this worker sends JSON"
+                serializer = part.options.get("serializer")
+                if serializer not in (None, JSON) and (why := _unknown(serializer)):
+                    return f"its {what} cannot be sent: {why}"
                 if not counts_chords and (part.options.get("chord") is not None or part.subtask_type == "chord"):
                     return f"its {what} needs a chord, which the result backend cannot count"
     if chord and not counts_chords:
         return "it is part of a chord, and the result backend cannot count its tasks: use one that keeps results"
     return None
+
+
+def _unknown(serializer: object) -> str:
+    """Why nothing can be written by that serializer; "" when it can."""
+    try:
+        content_type_of(str(serializer))
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _all_in(sig: Signature) -> list[Signature]:

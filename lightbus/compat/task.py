@@ -24,7 +24,7 @@ from ..core.errors import TransportError
 from ..core.message import Parcel, Route
 from ..core.outcome import REPEAT_HEADER
 from ..core.rate import Rate
-from . import eager, json
+from . import eager
 from .asyncresult import AsyncResult
 from .canvas import Chunks, Map, Signature, StarMap, signature
 from .canvas.replace import replacement_for
@@ -34,6 +34,7 @@ from .request import Request, request_of, running
 from .results import ResultDocument
 from .retrying import retry_arguments, retry_options
 from .sending import prepare
+from .serializers import decode, encode
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -186,7 +187,9 @@ class Task:
         args, kwargs, merged = self._call(args, kwargs, options)
         if settings.always_eager:
             # What a worker would get: the arguments as they are after the wire.
-            sent: Any = json.loads(json.dumps([list(args or ()), dict(kwargs or {})]))
+            serializer = merged.get("serializer") or settings.task_serializer
+            encoded = encode([list(args or ()), dict(kwargs or {})], serializer)
+            sent: Any = decode(encoded.body, encoded.content_type, encoded.content_encoding)
             return self.apply(sent[0], sent[1], **merged)
         outgoing = app.outgoing(self.name, args, kwargs, merged)
         sent = app.transport.publish(outgoing.wire, outgoing.route, delay_seconds=outgoing.delay_seconds)

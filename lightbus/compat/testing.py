@@ -82,7 +82,7 @@ class TaskReference:
         if wire.headers.get("task") != self._task.name:
             return None
         try:
-            message = decode_task(wire)
+            message = decode_task(wire, accept=self._task.app.settings.accept_content)
         except DecodeError:
             return None
         return self.fields(message.args, message.kwargs)

@@ -492,7 +492,7 @@ def test_settings_carry_queues_and_routes_as_celery_has_them() -> None:
 def test_settings_that_lightbus_cannot_honour_are_refused_when_they_are_needed() -> None:
     app = Celery("project", broker="redis://", set_as_current=False)
     bridge.install(app)
-    app.conf.task_serializer = "pickle"
+    app.conf.task_serializer = ["pickle"]
     with pytest.raises(ConfigError, match="task_serializer"):
         default_app().settings  # noqa: B018 - reading it is what fails
     with pytest.raises(ConfigError, match="task_serializer"):

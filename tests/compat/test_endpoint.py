@@ -483,7 +483,7 @@ def test_the_result_is_stored_while_the_broker_takes_the_next_step_which_is_wait
         ({"chord": {**sig("x"), "subtask_type": "nonesuch"}}, "nonesuch"),
         ({"chord": {**sig("x"), "subtask_type": "nonesuch"}, "group": "g", "group_index": 0}, "nonesuch"),
         ({"chain": (sig("add", 1), {**sig("x"), "subtask_type": "group", "kwargs": {"tasks": [{"task": 5}]}})}, "text"),
-        ({"callbacks": (sig("add", 1, serializer="pickle"),)}, "pickle"),
+        ({"callbacks": (sig("add", 1, serializer="nonesuch"),)}, "nonesuch"),
     ],
 )
 def test_a_canvas_that_this_side_cannot_carry_on_is_parked_before_its_task_runs(

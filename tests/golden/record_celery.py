@@ -168,6 +168,28 @@ def record_messages() -> None:
     app.amqp.__dict__.pop("create_task_message", None)
 
 
+def record_serialized() -> list[dict[str, Any]]:
+    """One message for each serializer of kombu's, with what it may hold; pickle alone writes signatures and tuples."""
+    app.conf.accept_content = ["json", "yaml", "msgpack", "pickle"]
+    recorded = []
+    for serializer in ("yaml", "msgpack", "pickle"):
+        rich = {"n": 1, "text": "é", "bytes": b"\x00\xff", "list": [1, 2.5, None, True]}
+        links = {"link": add.s(10).set(queue="next")} if serializer != "yaml" else {}
+        add.apply_async((1,), {"y": rich}, task_id=f"id-{serializer}", serializer=serializer, **links)
+        with app.connection_for_write() as connection:
+            raw = connection.default_channel._get("golden")
+        properties = {k: v for k, v in raw["properties"].items() if k not in ("delivery_info", "delivery_tag")}
+        assert properties.pop("body_encoding") == "base64"
+        recorded.append(
+            {
+                "name": serializer, "content_type": raw["content-type"], "content_encoding": raw["content-encoding"],
+                "headers": raw["headers"], "properties": properties, "body_base64": raw["body"],
+            }
+        )  # fmt: skip
+    app.conf.accept_content = ["json"]
+    return recorded
+
+
 def record_results() -> None:
     with start_worker(app, pool="solo", perform_ping_check=False, hostname="worker@example", shutdown_timeout=30.0):
         for name, task, args, options in [
@@ -205,7 +227,7 @@ def main() -> None:
     record_results()
     folder = HERE / f"celery{''.join(celery.__version__.split('.')[:2])}"
     folder.mkdir(exist_ok=True)
-    for name, recorded in (("messages", messages), ("results", results)):
+    for name, recorded in (("messages", messages), ("results", results), ("serialized", record_serialized())):
         text = json.dumps(recorded, indent=1, ensure_ascii=False) + "\n"
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
     print(f"{len(messages)} messages and {len(results)} results of Celery {celery.__version__} in {folder}")

@@ -52,8 +52,7 @@ TASK_OPTIONS = [
           "queue expires"),
     *rows(DIFFERS, "test_an_exchange_and_routing_key_lead_to_the_queue_that_they_name", "exchange routing_key",
           "they lead to the queue that `task_queues` binds so, or that has the name of the routing key"),
-    *rows(DIFFERS, "test_an_option_that_cannot_be_honoured_is_refused_where_it_is_declared", "serializer",
-          "JSON only; others are a `DeclarationError`"),
+    *rows(WORKS, "test_pickle_keeps_what_json_cannot", "serializer"),
     *rows(WORKS, "test_the_delay_grows_as_celerys",
           "autoretry_for dont_autoretry_for retry_kwargs retry_backoff retry_backoff_max retry_jitter"),
     *rows(WORKS, "test_models_are_validated_in_the_worker_and_dumped_by_the_caller",
@@ -92,8 +91,7 @@ CALL_OPTIONS = [
           "producer publisher connection", "Lightbus sends on its own connection to the app's broker"),
     *rows(MISSING, "test_a_connection_or_producer_of_the_callers_own_is_taken_and_not_used", "router",
           "`TypeError`; use `task_routes`"),
-    *rows(DIFFERS, "test_an_option_that_cannot_be_honoured_fails_at_the_caller", "serializer",
-          "JSON only; others are a `ValueError`"),
+    *rows(WORKS, "test_both_sides_understand_each_other_on_redis", "serializer"),
 ]  # fmt: skip
 
 APP = [

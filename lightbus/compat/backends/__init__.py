@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import open_result_backend
 from ...core.errors import ConfigError
+from ..serializers import JSON
 
 if TYPE_CHECKING:
     from ...ports import ResultBackend
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["open_backend"]
 
 _REDIS = ("redis", "rediss", "redis+socket", "sentinel")
+_OF_BYTES = ("file", "memory", "cache+memory")  #: those that keep a document as it is written
 #: Celery's setting to the option of the Redis driver.
 _REDIS_OPTIONS = {
     "redis_host": "host",
@@ -49,7 +51,13 @@ def open_backend(settings: Settings) -> ResultBackend:
         if scheme in _REDIS:
             url = named if found else f"{named}://"
             return open_result_backend(url, options=redis_options(settings.result_settings))
-        opened = _own(scheme.partition("+")[0] if found else named, named, settings)
+        kind = scheme.partition("+")[0] if found else named
+        if settings.result_serializer != JSON and not kind.startswith(_OF_BYTES):
+            raise ConfigError(
+                f"result_serializer = {settings.result_serializer!r} is honoured in Redis, files, memory and with "
+                f"rpc://; in {_kind(named)} results are JSON: set it to 'json', or choose another result_backend"
+            )
+        opened = _own(kind, named, settings)
         if opened is not None:
             return opened
     if find_spec("celery") is None:
