@@ -29,6 +29,9 @@ LONG_LIFE_SECONDS = 60.0  #: a beat that lived so long was well: the pauses begi
 ENDING_SECONDS = 5.0  #: what a beat gets to let another lead, before it is killed
 LOOK_SECONDS = 0.5
 
+if TYPE_CHECKING:
+    import subprocess
+
 logger = logging.getLogger("lightbus.beat")
 
 
@@ -71,7 +74,7 @@ class BeatBeside:
         """See `Sign`."""
         if self._process is None:
             return
-        import subprocess
+        import subprocess  # only workers with a beat need it
 
         self._ask_to_end()
         try:
@@ -86,7 +89,7 @@ class BeatBeside:
         self._ask_to_end()
 
     def _start(self, now: float) -> None:
-        import subprocess  # here, since most workers have no beat beside them
+        import subprocess  # as above
 
         # Its own session: a Ctrl-C of the terminal is for the worker, which ends it. Its own word to systemd would be
         # taken for the worker's.
