@@ -356,6 +356,8 @@ def _choose_broker(app: LoadedApp, url: str | None) -> None:
         # As the bridge reads it: of a Celery app that names no broker it is Celery's default.
         named = conf.broker_write_url or app.celery_apps[0].connection_for_write().as_uri(include_password=True)
         options = conf.broker_transport_options or {}
+        if conf.broker_use_ssl:
+            options = {**options, "ssl": conf.broker_use_ssl}
     if not named and app.task_app is not None:
         named, options = app.task_app.settings.broker_url or "", app.task_app.settings.broker_transport_options
     own = [bus.url for bus in app.buses if bus.has_url]

@@ -18,6 +18,7 @@ def open_connection(conf: Configuration, url: str | None, **options: Any) -> kom
     return kombu.Connection(
         url or conf.broker_url,
         transport_options=transport_options,
+        ssl=options.pop("ssl", None) or conf.broker_use_ssl or False,
         connect_timeout=options.pop("connect_timeout", None) or conf.broker_connection_timeout,
         **{key: value for key, value in options.items() if value is not None},
     )

@@ -79,6 +79,7 @@ class Settings:
         chord_retry_seconds: pause between two looks of `celery.chord_unlock`; `chord_join_seconds`: for how long the
             results of a header that was counted as complete may be missing; `chord_expires_seconds`: for how long a
             count is kept, None as long as results.
+        broker_transport_options: Celery's, and with `broker_use_ssl` that as `ssl`.
         result_max_bytes: a larger result is stored as a failure that says so.
         send_task_events: workers begin with events for monitors switched on; `send_sent_event`: whoever sends a task
             tells of it, on `event_exchange`.
@@ -195,6 +196,8 @@ class Settings:
                 raise ConfigError(f"the Celery setting {given[new]!r} cannot be {value!r}: {error}") from error
             if target:
                 values[target] = converted
+        if tls := found.get("broker_use_ssl"):
+            values["broker_transport_options"] = {**values.get("broker_transport_options", {}), "ssl": tls}
         return _with_default_queue(cls(**values, result_settings=others), found)
 
     @property
@@ -373,6 +376,7 @@ def _refuse(text: str) -> Any:
 _TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
     "broker_url": ("broker_url", lambda v: v if isinstance(v, str) or v is None else ";".join(v)),
     "broker_transport_options": ("broker_transport_options", dict),
+    "broker_use_ssl": ("", lambda value: value),  # an option of the transport here
     "result_backend": ("result_backend", _backend),
     "lightbus_oldest_celery": ("oldest_celery", _version),
     "result_chord_retry_interval": ("chord_retry_seconds", lambda v: _seconds(v) or 0.0),

@@ -970,3 +970,10 @@ def test_the_current_task_is_found_from_anywhere() -> None:
     assert here.app.current_task is None
     with pytest.raises(AttributeError, match="no task runs"):
         compat.current_task.request  # noqa: B018
+
+
+def test_broker_use_ssl_is_an_option_of_the_transport() -> None:
+    tls = {"ssl_cert_reqs": "none"}
+    read = Settings.from_mapping({"BROKER_USE_SSL": tls, "broker_transport_options": {"visibility_timeout": 5}})
+    assert read.broker_transport_options == {"visibility_timeout": 5, "ssl": tls}
+    assert Settings.from_mapping({"broker_use_ssl": False}).broker_transport_options == {}

@@ -42,9 +42,9 @@ _PLAIN_SETTINGS = (
     "task_serializer", "task_default_queue", "task_queue_max_priority", "task_default_priority", "task_ignore_result",
     "task_store_errors_even_if_ignored", "task_always_eager", "task_eager_propagates", "task_acks_late",
     "task_acks_on_failure_or_timeout", "task_track_started", "task_time_limit", "task_soft_time_limit",
-    "task_inherit_parent_priority", "broker_transport_options", "worker_send_task_events", "task_send_sent_event",
-    "event_exchange", "event_serializer", "result_chord_retry_interval", "result_chord_join_timeout",
-    "result_chord_expires", "lightbus_oldest_celery", "task_compression",
+    "task_inherit_parent_priority", "broker_transport_options", "broker_use_ssl", "worker_send_task_events",
+    "task_send_sent_event", "event_exchange", "event_serializer", "result_chord_retry_interval",
+    "result_chord_join_timeout", "result_chord_expires", "lightbus_oldest_celery", "task_compression",
     "worker_enable_remote_control", "control_exchange", "control_queue_ttl", "control_queue_expires",
     "control_queue_exclusive", "control_queue_durable", "worker_pool_restarts", "worker_state_db",
 )  # fmt: skip

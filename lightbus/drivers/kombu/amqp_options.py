@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...core.errors import ConfigError
+from .tls import tls_of
 
 HEARTBEAT = "heartbeat"
 PUBLISH_TIMEOUT = "publish_timeout_seconds"
@@ -25,12 +26,14 @@ class AmqpOptions:
             two of them is gone.
         publish_timeout_seconds: how long a publish waits for its confirm.
         delay_queue_type: of the ladder's queues, where they have to be made: `quorum` or `classic`.
+        tls: what kombu's `Connection(ssl=...)` takes.
         connection: what py-amqp's connection is given.
     """
 
     heartbeat_seconds: float
     publish_timeout_seconds: float
     delay_queue_type: str
+    tls: object
     connection: Mapping[str, object]
 
     @property
@@ -41,7 +44,9 @@ class AmqpOptions:
 
 def read_options(options: Mapping[str, object]) -> AmqpOptions:
     """Raises ConfigError: a value is not what it has to be."""
+    tls, options = tls_of(options)
     return AmqpOptions(
+        tls=tls,
         heartbeat_seconds=_seconds(options, HEARTBEAT, default=10.0, least=1.0),
         publish_timeout_seconds=_seconds(options, PUBLISH_TIMEOUT, default=10.0, least=0.05),
         delay_queue_type=str(options.get(DELAY_QUEUE_TYPE, "quorum")),

@@ -32,6 +32,7 @@ from ...core.rate import Turn
 from ...core.topology import Exchange, Queue, Topology
 from ...ports import Capabilities
 from .session import Taken
+from .tls import tls_of
 from .wire import properties_of, wire_of
 
 #: kombu inflates a body whole as soon as its message is made, whatever that takes, unless there are errors with it. The
@@ -76,7 +77,8 @@ class ChannelKind:
         )
 
     def open(self) -> ChannelSession:
-        connection: Any = kombu.Connection(self._url, transport_options=dict(self._options))
+        tls, options = tls_of(self._options)
+        connection: Any = kombu.Connection(self._url, ssl=tls, transport_options=options)
         where = connection.as_uri()
         try:
             errors = (*connection.connection_errors, *connection.channel_errors, OSError, ValueError)

@@ -80,6 +80,7 @@ def connect(url: str, options: AmqpOptions, *, beats: bool = True) -> Any:
         connection = kombu.Connection(
             candidate,
             heartbeat=heartbeat_seconds,
+            ssl=options.tls,
             connect_timeout=min(CONNECT_SECONDS, options.silence_seconds),
             transport_options=transport_options,
         )

@@ -20,6 +20,7 @@ from redis.retry import Retry
 from ...core.errors import AccessRefused, NotConfirmed
 from .redis_errors import connecting, talking
 from .redis_layout import RedisLayout, Script
+from .tls import tls_of
 
 _DEFAULTS: Mapping[str, object] = {"socket_timeout": 10.0, "socket_connect_timeout": 5.0, "socket_keepalive": True}
 
@@ -34,7 +35,8 @@ class RedisClient:
 
     def __init__(self, url: str, options: Mapping[str, object]) -> None:
         """Raises BrokerUnreachable, AccessRefused."""
-        connection: Any = kombu.Connection(url, transport_options={**_DEFAULTS, **options})
+        tls, others = tls_of(options)
+        connection: Any = kombu.Connection(url, ssl=tls, transport_options={**_DEFAULTS, **others})
         self.where: str = connection.as_uri()
         with connecting(self.where):
             try:
