@@ -20,6 +20,7 @@ from .exceptions import (
     IncompleteStream,
     MaxRetriesExceededError,
     NotRegistered,
+    QueueNotFound,
     Reject,
     RemoteTaskError,
     Retry,
@@ -44,6 +45,6 @@ __all__ = [
     "Signature", "signature", "maybe_signature", "chain", "group", "chord", "chunks", "xmap", "xstarmap",
     "Celery", "current_app", "TaskApp", "default_app", "Settings", "CeleryQueue",
     "ChordError", "ChordsRefused", "EncodeError", "Ignore", "IncompleteStream", "MaxRetriesExceededError",
-    "NotRegistered", "Reject", "RemoteTaskError", "Retry", "SoftTimeLimitExceeded", "TaskError", "TaskRevokedError",
-    "TimeLimitExceeded", "TimeoutError", "WorkerLostError",
+    "NotRegistered", "QueueNotFound", "Reject", "RemoteTaskError", "Retry", "SoftTimeLimitExceeded", "TaskError",
+    "TaskRevokedError", "TimeLimitExceeded", "TimeoutError", "WorkerLostError",
 ]  # fmt: skip

@@ -32,6 +32,7 @@ from .canvas import launch as launching
 from .chords import Chords
 from .control import Control
 from .events import TaskEvents
+from .exceptions import QueueNotFound
 from .protocol import TaskMessage
 from .remote.revokes import Revokes
 from .request import Request, current_request
@@ -412,6 +413,8 @@ class TaskApp:
         message = sending.message
         name = options.get("route_name") or message.task
         queue = sending.queue or self._queue_of(sending.route) or self.settings.route(name, options)
+        if not self.settings.create_missing_queues:
+            self._require(queue, name, options.get("queue"))
         if self.serves(name):
             # The header `expires` decides, in the worker, which stores REVOKED. A broker that dropped the message would
             # leave the caller waiting, and while a delayed message waits in the broker its expiry would run off.
@@ -425,6 +428,15 @@ class TaskApp:
                 self._declare_for_route(sending.route)
             return message, sending.route, 0.0
         return message, self.declare_for_celery(queue) if declare else self._celery_route(queue), 0.0
+
+    def _require(self, queue: str, name: str, asked: object) -> None:
+        """Raises QueueNotFound: the settings know no such queue, and nobody has described it in the call."""
+        known = {self.settings.default_queue, *(one.name for one in self.settings.celery_queues)}
+        if queue not in known and (asked is None or isinstance(asked, str)):
+            raise QueueNotFound(
+                f"queue {queue!r}, to which task {name!r} is to go, is missing from task_queues, which has "
+                f"{', '.join(sorted(known))}, and task_create_missing_queues is off"
+            )
 
     def _queue_of(self, route: Route | None) -> str:
         """The queue that an exchange and a routing key lead to, where the settings tell; else `""`."""

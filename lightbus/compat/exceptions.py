@@ -126,6 +126,12 @@ class ChordError(TaskError):
     """A task of a chord's header has failed, so that its body did not run."""
 
 
+class QueueNotFound(KeyError, TaskError):
+    """A task is to go to a queue that `task_queues` does not have, and `task_create_missing_queues` is off."""
+
+    __str__ = Exception.__str__  # not the repr of a sentence
+
+
 class IncompleteStream(TaskError):
     """`collect()` met a task that has not ended; `intermediate=True` takes what there is."""
 
@@ -177,6 +183,7 @@ CELERY_MODULES: Mapping[type[BaseException], str] = MappingProxyType(
         TimeoutError: "celery.exceptions",
         ChordError: "celery.exceptions",
         IncompleteStream: "celery.exceptions",
+        QueueNotFound: "celery.exceptions",
         EncodeError: "kombu.exceptions",
         ConfigError: "celery.exceptions",
         WorkerLostError: "billiard.exceptions",

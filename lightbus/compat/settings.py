@@ -85,6 +85,7 @@ class Settings:
             tells of it, on `event_exchange`.
         task_max_bytes: a task message whose body is longer, decompressed, is parked. In a Celery configuration it is
             `lightbus_task_max_bytes`.
+        create_missing_queues: a task may go to a queue that is not among `celery_queues`.
         missing_queue_type: of queues that are neither the default one nor among `celery_queues`.
         annotations: attributes that the settings give to tasks, in Celery's forms.
         compression: of the bodies of tasks that name none; "" for none.
@@ -111,6 +112,7 @@ class Settings:
     queue_max_priority: int | None = None
     default_priority: int | None = None
     celery_queues: tuple[CeleryQueue, ...] = ()
+    create_missing_queues: bool = True
     queue_of: QueueOf = _no_routes
     moved: frozenset[str] = frozenset()
     celery_serves_others: bool = False
@@ -423,6 +425,7 @@ _TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
     "worker_pool_restarts": ("pool_restarts", _boolean),
     "worker_state_db": ("state_db", _text_or_none),
     "lightbus_task_max_bytes": ("task_max_bytes", int),
+    "task_create_missing_queues": ("create_missing_queues", _boolean),
     "task_create_missing_queue_type": ("missing_queue_type", str),
     "task_annotations": ("annotations", lambda v: v),
     "task_compression": ("compression", compression_name),

@@ -21,7 +21,7 @@ import pytest
 
 import lightbus.compat as compat
 from lightbus.cli import apps as discovery
-from lightbus.compat import Settings, settingnames, states
+from lightbus.compat import QueueNotFound, Settings, settingnames, states
 from lightbus.compat.decorators import task_name
 from lightbus.compat.log import TaskFormatter, get_task_logger
 from lightbus.compat.protocol import decode_task
@@ -977,3 +977,24 @@ def test_broker_use_ssl_is_an_option_of_the_transport() -> None:
     read = Settings.from_mapping({"BROKER_USE_SSL": tls, "broker_transport_options": {"visibility_timeout": 5}})
     assert read.broker_transport_options == {"visibility_timeout": 5, "ssl": tls}
     assert Settings.from_mapping({"broker_use_ssl": False}).broker_transport_options == {}
+
+
+def test_a_queue_that_is_not_named_is_refused_where_none_are_to_be_made() -> None:
+    """As in Celery, whose own error a caller may catch as `KeyError`."""
+    from celery import Celery as TheirCelery
+    from celery.exceptions import QueueNotFound as TheirQueueNotFound
+    from kombu import Queue as KombuQueue
+
+    conf = {"task_queues": [KombuQueue("images")], "task_default_queue": "images", "task_create_missing_queues": False}
+    theirs = TheirCelery("t", broker="memory://", set_as_current=False)
+    theirs.conf.update(conf)
+    ours = Bench().app
+    ours.configure(Settings.from_mapping(conf))
+    for queue in (None, "images", KombuQueue("another")):
+        theirs.send_task("t", queue=queue)
+        ours.send_task("t", queue=queue)
+    with pytest.raises(TheirQueueNotFound, match="'imagse' missing from task_queues"):
+        theirs.send_task("t", queue="imagse")
+    with pytest.raises(QueueNotFound, match="queue 'imagse', to which task 't' is to go, is missing from task_queues"):
+        ours.send_task("t", queue="imagse")
+    assert issubclass(QueueNotFound, KeyError)

@@ -38,7 +38,7 @@ __all__ = ["adopt", "forward_strategy", "forwarded", "install", "is_installed", 
 #: Celery's settings that `Settings` understands by the same name and that are plain values.
 _PLAIN_SETTINGS = (
     "accept_content", "enable_utc", "result_expires", "result_failure_expires", "result_extended", "result_serializer",
-    "result_accept_content",
+    "result_accept_content", "task_create_missing_queues",
     "task_serializer", "task_default_queue", "task_queue_max_priority", "task_default_priority", "task_ignore_result",
     "task_store_errors_even_if_ignored", "task_always_eager", "task_eager_propagates", "task_acks_late",
     "task_acks_on_failure_or_timeout", "task_track_started", "task_time_limit", "task_soft_time_limit",
