@@ -29,6 +29,7 @@ from .celery_flags import CeleryFlags, celery_options
 from .connecting import announce
 from .describing import describing
 from .monitoring import monitored
+from .ordering import order_of, parsed_order
 from .remote import remote_control
 from .shared import GroupedCommand, app_option, url_option, without_password
 from .supervision import Supervision, supervision_options
@@ -58,6 +59,10 @@ logger = logging.getLogger("lightbus.worker")
               help="Messages that a process holds (RabbitMQ: per queue): many short ones, few long ones.")  # fmt: skip
 @click.option("-Q", "--queues", metavar="NAMES", default="", help="Serve only these queues, separated by commas.")
 @click.option("-X", "--exclude-queues", metavar="NAMES", default="", help="Serve all of the app's queues but these.")
+@click.option("--weights", metavar="NAME=N,...", default="", help="When messages wait in several queues, take so many "
+              "of these in their turn, and 1 of the others.")  # fmt: skip
+@click.option("--first", metavar="NAMES", default="", help="Serve these queues first, in this order: each only while "
+              "those before it have nothing.")  # fmt: skip
 @click.option("--tasks", metavar="NAMES", default="", help="Run these tasks of the Celery app, though they "
               "are written for Celery; names or patterns, separated by commas.")  # fmt: skip
 @click.option("--relay-outbox", is_flag=True, help="Publish what waits in the app's outboxes too, as `lightbus outbox "
@@ -69,7 +74,8 @@ logger = logging.getLogger("lightbus.worker")
 @celery_options
 def worker(
     apps: tuple[str, ...], url: str | None, processes: int, threads: int, coroutines: int, prefetch: int | None,
-    queues: str, exclude_queues: str, tasks: str, relay_outbox: bool, loglevel: str, log_format: str,
+    queues: str, exclude_queues: str, weights: str, first: str, tasks: str, relay_outbox: bool, loglevel: str,
+    log_format: str,
     supervision: Supervision, flags: CeleryFlags,
 ) -> int:  # fmt: skip
     """Serve an app's listeners, calls and tasks.
@@ -82,6 +88,7 @@ def worker(
       lightbus worker -A shop
       lightbus worker -A shop.bus:bus --processes 4 --threads 8
       lightbus worker -A proj.celery -Q lightbus.celery
+      lightbus worker -A shop --weights orders=3,newsletter=1
       lightbus worker -A proj.celery --tasks proj.tasks.resize,'proj.reports.*'
       lightbus worker -A proj.celery -B
 
@@ -94,10 +101,12 @@ def worker(
         processes, threads = 1, _threads_of_a_pool(processes, threads, supervision)
     prefetch = flags.prefetch(prefetch, threads)
     selection = Selection(_names(queues), _names(exclude_queues), flags.hostname)
+    wanted_order = parsed_order(weights, _names(first))
     if supervision.check:
         app = discovery.required(apps, url)
         _adopt(app, _names(tasks), selection.wanted)
-        _prepared(app, selection)
+        buses, wanted = _prepared(app, selection)
+        order_of(wanted_order, buses, wanted)
         discovery.middleware_of(app)
         if flags.beat:
             check_schedule(app, url)
@@ -122,7 +131,8 @@ def worker(
         scale, rates = supervision.autoscale, rates_of(buses)
         options = WorkerOptions(
             processes=processes if scale is None else scale.minimum, threads=threads, coroutines=coroutines,
-            prefetch=prefetch, queues=wanted, middleware=discovery.middleware_of(app),
+            prefetch=prefetch, queues=wanted, order=order_of(wanted_order, buses, wanted),
+            middleware=discovery.middleware_of(app),
             observers=() if monitoring is None else monitoring.observers_of(app, buses),
             soft_limit_seconds=supervision.soft_limit_seconds, limits=supervision.limits,
             reports_waiting=scale is not None, rates=rates,

@@ -59,6 +59,8 @@ class Queue:
         expires_seconds: the broker removes it when unused for that long; None keeps it.
         max_priority: highest message priority; None for none. Excludes `replicated`.
         passive: somebody else declared it; check only that it exists.
+        weight: for its consumer: messages in a row of turns with the other queues (`core.turns`).
+        rank: for its consumer: it has no turn while a queue of a lower rank has messages.
         arguments: further broker arguments, passed on as they are.
     """
 
@@ -71,6 +73,8 @@ class Queue:
     max_priority: int | None = None
     passive: bool = False
     arguments: Mapping[str, object] = field(default_factory=dict, compare=False)
+    weight: int = field(default=1, compare=False)
+    rank: int = field(default=0, compare=False)
 
     @property
     def route(self) -> Route:

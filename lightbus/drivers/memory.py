@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -16,6 +15,7 @@ from functools import partial
 from ..core.errors import ConnectionLost, TransportError
 from ..core.message import Route, Wire
 from ..core.topology import Exchange, Queue, Topology
+from ..core.turns import Turns
 from ..ports import Capabilities, Delivery, Settlement, settled_first
 from .memory_broker import Entry, MemoryBroker
 
@@ -90,7 +90,7 @@ class MemoryTransport:
         # An exclusive queue is its consumer's own, so nobody has to have declared it before.
         self.declare(Topology(queues=tuple(queue for queue in queues if queue.exclusive)))
         take = settled_first(on_delivery) if no_ack else on_delivery
-        consumer = MemoryConsumer(self._broker, [queue.name for queue in queues], take, prefetch)
+        consumer = MemoryConsumer(self._broker, queues, take, prefetch)
         consumer.start()
         self._consumers.append(consumer)
         return consumer
@@ -140,12 +140,13 @@ class MemoryConsumer:
     """A running subscription with a thread of its own; see `ports.Consumer`."""
 
     def __init__(
-        self, broker: MemoryBroker, queues: Sequence[str], on_delivery: Callable[[Delivery], None], prefetch: int
+        self, broker: MemoryBroker, queues: Sequence[Queue], on_delivery: Callable[[Delivery], None], prefetch: int
     ) -> None:
         if prefetch < 1:
             raise ValueError(f"prefetch must be 1 or more, got {prefetch}")
         self._broker = broker
-        self._queues = deque(queues)  # turned by one after each message, so that no queue starves another
+        self._queues = [queue.name for queue in queues]
+        self._turns = Turns(queues)
         self._on_delivery = on_delivery
         self._prefetch = prefetch
         self._unsettled: dict[int, tuple[str, Entry]] = {}
@@ -188,10 +189,11 @@ class MemoryConsumer:
     def _next(self) -> Delivery | None:
         with self._broker.changed:
             while not self._cancelled:
-                taken = self._broker.take(self._queues) if len(self._unsettled) < self._prefetch else None
+                in_turn = [name for _, row in self._turns.rows(self._queues) for name in row]
+                taken = self._broker.take(in_turn) if len(self._unsettled) < self._prefetch else None
                 if taken is not None:
                     name, entry = taken
-                    self._queues.rotate(-1)
+                    self._turns.had(1)
                     tag = id(entry)
                     self._unsettled[tag] = taken
                     return Delivery(entry.wire, name, entry.redelivered, partial(self._settle, tag))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..core.errors import ConfigError
+from ..core.turns import QueueOrder
 from ..middleware import Middleware
 from ..report import Observer
 from .limits import Limits
@@ -28,6 +29,8 @@ class WorkerOptions:
         prefetch: messages that a process holds, running ones included, per queue on RabbitMQ; None to adapt it to how
             long handlers run.
         queues: serve only these of the app's queues; empty for all.
+        order: which of them comes next when messages wait in several: among the tasks' queues, the listeners' and the
+            calls', each kind for itself.
         middleware: wrapped around every handler call, outside that of the buses.
         observers: are told what became of each delivery.
         limits: what a process and its handlers may use up.
@@ -42,6 +45,7 @@ class WorkerOptions:
     soft_limit_seconds: float | None = None
     prefetch: int | None = None
     queues: frozenset[str] = frozenset()
+    order: QueueOrder = field(default_factory=QueueOrder)
     middleware: Sequence[Middleware] = ()
     observers: Sequence[Observer] = ()
     limits: Limits = field(default_factory=Limits)

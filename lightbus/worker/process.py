@@ -154,7 +154,11 @@ class Process:
             topology = endpoint.topology()
             bus.transport.declare(topology)
             wanted = self._options.queues
-            queues = [queue for queue in _queues_of(endpoint, topology.queues) if not wanted or queue.name in wanted]
+            queues = [
+                self._options.order.applied(queue)
+                for queue in _queues_of(endpoint, topology.queues)
+                if not wanted or queue.name in wanted
+            ]
             if queues:
                 self._slots.gate.add(endpoint, bus.transport)
                 on_delivery = self._put_into_slots(endpoint, settler, middleware)

@@ -12,9 +12,11 @@ import pytest
 
 from lightbus.cli import apps as discovery
 from lightbus.cli.celery_flags import CeleryFlags, celery_options
+from lightbus.cli.ordering import order_of
 from lightbus.cli.worker import Selection, _prepared
 from lightbus.compat import Settings, TaskApp
 from lightbus.core.errors import ConfigError
+from lightbus.core.turns import QueueOrder
 from tests.cli.conftest import Project
 
 PROJECT = """
@@ -179,6 +181,17 @@ def test_queues_are_excluded_by_celerys_name_or_their_own() -> None:
         served(excluded=("imagse",))
     with pytest.raises(ConfigError, match="nothing is left"):
         served(excluded=("celery", "images"))
+
+
+def test_a_weight_takes_celerys_name_of_a_queue_or_its_own() -> None:
+    tasks = TaskApp(Settings(broker_url="memory://"))
+    tasks.task(name="resize", queue="images")(lambda: None)
+    tasks.task(name="mail")(lambda: None)
+    buses, wanted = _prepared(discovery.LoadedApp(names=("proj",), task_app=tasks), Selection())
+
+    order = order_of(QueueOrder({"images": 3}, ["lightbus.celery"]), buses, wanted)
+
+    assert order == QueueOrder({"lightbus.images": 3}, ["lightbus.celery"])
 
 
 def test_a_threads_pool_with_a_name_and_a_log_file_works(project: Project, prefix: str) -> None:

@@ -8,10 +8,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from lightbus.drivers import open_transport
+from lightbus.drivers.kombu import amqp
+from lightbus.drivers.kombu.amqp_turns import AmqpTurnsConsumer
 from lightbus.drivers.memory import MemoryTransport
 from lightbus.drivers.memory_broker import MemoryBroker
 from lightbus.ports import Transport
 from lightbus.testing import TransportContract
+from lightbus.testing.contract_delivery import DeliveryContract
 
 GIVE_UP_SOON = {"publish_timeout_seconds": 0.5}
 NOBODY_LISTENS = "127.0.0.1:1"
@@ -92,3 +95,18 @@ class TestRabbitMQ(TransportContract):
     def make_refused(self) -> Transport | None:
         parts = urlsplit(self.url)
         return open_transport(f"amqp://nobody:wrong@{parts.hostname}:{parts.port}{parts.path}")
+
+
+class TestRabbitMQInTurns(DeliveryContract):
+    """Consumers with an order of queues, which ask for each message."""
+
+    @pytest.fixture(autouse=True)
+    def _broker(self, amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.url = amqp_url
+        monkeypatch.setattr(amqp, "consumer_for", lambda queues: AmqpTurnsConsumer)
+
+    def make_transport(self) -> Transport:
+        return open_transport(self.url)
+
+    def url_for_processes(self) -> str | None:
+        return self.url

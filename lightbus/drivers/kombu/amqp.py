@@ -21,6 +21,7 @@ from .amqp_declare import declare_ladder, declare_topology, takes_delays
 from .amqp_errors import CHANNEL_ERRORS, CONNECTION_ERRORS
 from .amqp_options import read_options
 from .amqp_publisher import AmqpPublisher
+from .amqp_turns import consumer_for
 from .amqp_wire import wire_of
 from .link import connect
 
@@ -100,7 +101,7 @@ class AmqpTransport:
     ) -> Consumer:
         """See `ports.Transport.consume`."""
         names = {queue.name for queue in queues}
-        consumer = AmqpConsumer(
+        consumer = consumer_for(queues, no_ack=no_ack)(
             self._url, self._options, lambda: self._topology_of(names, queues), queues, on_delivery,
             prefetch=prefetch, no_ack=no_ack,
         )  # fmt: skip

@@ -57,7 +57,7 @@ class AmqpConsumer:
         self._subscribed = 0  # the prefetch of the subscription that stands; 0 when there is none
         self._subscribed_from = 0  # the last delivery tag before it
         self._falling = False  # the prefetch fell, and the subscription has not reached it yet
-        self._batch = _batch_of(prefetch)
+        self._batch = batch_of(prefetch)
         self._keep_every_seconds = min((queue.expires_seconds or math.inf for queue in queues), default=math.inf) / 3
         self._next_keep = 0.0
         self._window = AckWindow()
@@ -170,12 +170,17 @@ class AmqpConsumer:
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _deliver(self, queue: str, generation: int, wire: Wire, tag: int, redelivered: bool) -> None:
+        self._hand_over(self._delivery(queue, generation, wire, tag, redelivered))
+
+    def _delivery(self, queue: str, generation: int, wire: Wire, tag: int, redelivered: bool) -> Delivery:
         self._window.delivered(tag)
-        delivery = Delivery(wire, queue, redelivered, functools.partial(self._settle, generation, tag))
+        return Delivery(wire, queue, redelivered, functools.partial(self._settle, generation, tag))
+
+    def _hand_over(self, delivery: Delivery) -> None:
         try:
             self._on_delivery(delivery)
         except Exception:  # the top of this thread: a defect above must not cost the subscription
-            logger.exception("a message of queue %r could not be taken on; it goes back", queue)
+            logger.exception("a message of queue %r could not be taken on; it goes back", delivery.queue)
             delivery.requeue()
 
     def _deliver_settled(self, queue: str, wire: Wire, tag: int, redelivered: bool) -> None:
@@ -233,7 +238,7 @@ class AmqpConsumer:
     def _subscribe(self, prefetch: int) -> None:
         channel = self._channel
         self._subscribed, self._subscribed_from = prefetch, self._window.last_tag
-        self._batch = _batch_of(prefetch)
+        self._batch = batch_of(prefetch)
         channel.basic_qos(0, prefetch, False)
         self._consumer_tags = []
         last = self._queues[-1]
@@ -283,7 +288,8 @@ class AmqpConsumer:
             raise TransportError(f"the broker ended the subscription to queue {queue!r}: it was deleted")
 
 
-def _batch_of(prefetch: int) -> int:
+def batch_of(prefetch: int) -> int:
+    """Settlements to carry out together."""
     # Half of the prefetch at most, so that the broker sends more while the other half is handled.
     return max(1, min(SETTLE_BATCH, prefetch // 2))
 

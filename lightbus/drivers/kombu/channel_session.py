@@ -30,6 +30,7 @@ from ...core.errors import (
 from ...core.message import Route, Wire
 from ...core.rate import Turn
 from ...core.topology import Exchange, Queue, Topology
+from ...core.turns import Turns
 from ...ports import Capabilities
 from .session import Taken
 from .tls import tls_of
@@ -198,6 +199,9 @@ class ChannelSession:
 
     def subscribe(self, queues: Sequence[Queue], prefetch: int, held: Iterable[str]) -> None:
         self._subscribed = [queue.name for queue in queues]
+        turns = Turns(queues)
+        if not turns.are_even and hasattr(self._channel, "turns"):
+            self._channel.turns = turns
         self.set_prefetch(prefetch)
 
     def set_prefetch(self, count: int) -> None:

@@ -185,7 +185,7 @@ class RedisSession:
 
     def subscribe(self, queues: Sequence[Queue], prefetch: int, held: Iterable[str]) -> None:
         lifetimes = {queue.name: life for queue in queues if (life := lifetime_ms(queue)) and not queue.passive}
-        self._taker.subscribe([queue.name for queue in queues], lifetimes, held)
+        self._taker.subscribe(queues, lifetimes, held)
 
     def set_prefetch(self, count: int) -> None:
         pass  # nothing is taken but by `exchange`

@@ -7,18 +7,22 @@ are asked for that may have something: a consumer of 1,000 queues of which one i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 
+from ...core.topology import Queue
+from ...core.turns import Turns
 from .redis_layout import RedisLayout
 
 
 class Lists:
     """The lists of some queues. At first each may have something."""
 
-    def __init__(self, layout: RedisLayout, queues: Sequence[str]) -> None:
-        self._queues = {key.encode(): (key, queue) for queue in queues for key in layout.list_keys(queue)}
-        self._steps = {key.encode(): step for queue in queues for step, key in enumerate(layout.list_keys(queue))}
+    def __init__(self, layout: RedisLayout, queues: Sequence[Queue]) -> None:
+        self._order = Turns(queues)
+        names = [queue.name for queue in queues]
+        self._queues = {key.encode(): (key, queue) for queue in names for key in layout.list_keys(queue)}
+        self._steps = {key.encode(): step for queue in names for step, key in enumerate(layout.list_keys(queue))}
         self._promising: list[dict[bytes, None]] = [{} for _ in layout.priority_steps]
-        self._turn = 0
         self.look_at_all()
 
     def __len__(self) -> int:
@@ -30,19 +34,18 @@ class Lists:
         return any(self._promising)
 
     def turns(self) -> list[list[tuple[str, str]]]:
-        """The lists to ask for, each with its queue: those of one priority step in a group, the first to empty in
-        front. They take turns, so that a queue that is never empty does not starve the others."""
+        """The lists to ask for, each with its queue: those of one rank and priority step in a group, the first to empty
+        in front. They take turns, so that a queue that is never empty does not starve the others."""
         groups = []
         for promising in self._promising:
-            if promising:
-                group = [self._queues[key] for key in promising]
-                start = self._turn % len(group)
-                groups.append(group[start:] + group[:start])
-        return groups
+            keys = {queue: key for key, queue in map(self._queues.__getitem__, promising)}
+            for rank, row in self._order.rows(list(keys)):
+                groups.append((rank, [(keys[queue], queue) for queue in row]))
+        return [group for _, group in sorted(groups, key=itemgetter(0))]
 
     def had_turns(self, count: int) -> None:
         """So many messages were taken."""
-        self._turn += count
+        self._order.had(count)
 
     def leave(self, keys: Iterable[str]) -> None:
         """Those lists are empty, until `look_at` names them."""

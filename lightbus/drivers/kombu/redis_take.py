@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from ...core.errors import ConnectionLost
+from ...core.topology import Queue
 from .redis_client import ChangeFeed, RedisClient, open_feed, wait_readable
 from .redis_errors import talking
 from .redis_layout import GIVE_BACK, KEEP, TAKE, unpack
@@ -60,7 +61,7 @@ class RedisTaker:
         os.set_blocking(self._wake_reader, False)
         os.set_blocking(self._wake_writer, False)
 
-    def subscribe(self, queues: Sequence[str], lifetimes: Mapping[str, int], held: Iterable[str]) -> None:
+    def subscribe(self, queues: Sequence[Queue], lifetimes: Mapping[str, int], held: Iterable[str]) -> None:
         """Begin; `lifetimes` (ms) are of the queues that go when nobody keeps them."""
         self._lists = Lists(self._layout, queues)
         self._lifetimes = lifetimes
@@ -70,7 +71,7 @@ class RedisTaker:
         self._keep()
 
     def get(self, queue: str) -> Taken | None:
-        taken = self._take(Lists(self._layout, [queue]), [], 1, GET_LEASE_SECONDS)
+        taken = self._take(Lists(self._layout, [Queue(name=queue)]), [], 1, GET_LEASE_SECONDS)
         return taken[0] if taken else None
 
     def exchange(

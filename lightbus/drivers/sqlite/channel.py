@@ -23,6 +23,7 @@ from kombu.message import Message as KombuMessage
 from kombu.transport import base
 
 from ...core.rate import Turn
+from ...core.turns import Turns
 from . import envelope
 from .rates import take_turn
 from .sessions import SessionLost, count_consumers
@@ -63,6 +64,7 @@ class Channel(base.StdChannel):
         self._tags = itertools.count(1)
         self._consumers: dict[str, Consumer] = {}
         self._queues: dict[str, deque[Consumer]] = {}  # who consumes each, the next in front
+        self.turns: Turns | None = None  #: of queues that are not all alike; with it, this channel consumes only them
         self._last_queue = ""  # that was taken from: the others come first now
         self._buffer: deque[Leased] = deque()
         self._unacked: dict[int, int] = {}  # delivery tag: message id
@@ -306,9 +308,11 @@ class Channel(base.StdChannel):
             room = min(room, self.prefetch_count - len(self._unacked) - len(self._buffer))
             self._full = room <= 0
         if room > 0 and self._queues:
-            taken = self._store.lease(session, self._queues, room, self._last_queue)
+            taken = self._store.lease(session, self._queues, room, self._last_queue, self.turns)
             if taken:
                 self._last_queue = taken[-1].queue
+            if self.turns is not None:
+                self.turns.had(len(taken))
             self._buffer.extend(taken)
 
     def deliver_next(self, session: str) -> bool:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import chain, islice, takewhile
+from itertools import chain, cycle, islice, takewhile
 
+from ...core.turns import Turns
 from .database import Database, Row
 from .sessions import Sessions, count_consumers, sockets_for
 from .topology import NotFound, Topology, check_owner, route
@@ -111,35 +113,32 @@ class Store:
         self._notify(sockets)
         return len(queues)
 
-    def lease(self, session: str, queues: Collection[str], limit: int, after: str = "") -> list[Leased]:
-        """Take up to `limit` waiting messages, as many from each queue as there are; fewer when they are big.
+    def lease(
+        self, session: str, queues: Collection[str], limit: int, after: str = "", turns: Turns | None = None
+    ) -> list[Leased]:
+        """Take up to `limit` waiting messages, each queue in its turn; fewer when they are big.
 
         Args:
             after: the queues with higher names come first, so that each has its turn.
+            turns: of queues that are not all alike, in place of that.
 
         Raises:
             SessionLost: the session has ended, so it cannot hold anything.
         """
-        waiting = self._ready(queues, limit, after) if limit > 0 else []
+        if limit < 1:
+            return []
+        waiting = self._ready(queues, limit if turns is None else len(queues), after if turns is None else "")
         if not waiting:
             return []
+        rows = [waiting] if turns is None else [row for _, row in turns.rows(waiting)]
         ids: list[int] = []
         budget_bytes = LEASE_BYTES
         with self.database.transaction() as c:
             self.sessions.require(c, session)
             now = time.time()
-            seen = dict.fromkeys(waiting, 0)
-            while seen and len(ids) < limit and budget_bytes > 0:
-                share = -(-(limit - len(ids)) // len(seen))
-                for queue, skip in list(seen.items()):
-                    most = min(share, limit - len(ids))
-                    if most < 1 or budget_bytes <= 0:
-                        break
-                    chosen, budget_bytes = _choose(c, queue, now, skip, most, budget_bytes)
-                    ids += chosen
-                    seen[queue] += len(chosen)
-                    if len(chosen) < most:
-                        del seen[queue]
+            for row in rows:
+                chosen, budget_bytes = _choose_in_turn(c, row, now, limit - len(ids), budget_bytes)
+                ids += chosen
             return _take(c, session, ids)
 
     def _ready(self, queues: Collection[str], most: int, after: str) -> list[str]:
@@ -283,6 +282,29 @@ def _route_due(c: sqlite3.Connection) -> set[str]:
                 _insert(c, queue, message, None, _expires_at(due_at, ttl_seconds, lifetime_seconds))
                 found.add(queue)
     return found
+
+
+def _choose_in_turn(
+    c: sqlite3.Connection, row: Sequence[str], now: float, limit: int, budget_bytes: int
+) -> tuple[list[int], int]:
+    """The ids to lease from queues that take turns, and what they leave of the budget."""
+    chosen: dict[str, list[int]] = {name: [] for name in row}
+    room = limit
+    while row and room > 0 and budget_bytes > 0:
+        for name, share in Counter(islice(cycle(row), room)).items():
+            if budget_bytes > 0:
+                ids, budget_bytes = _choose(c, name, now, len(chosen[name]), share, budget_bytes)
+                chosen[name] += ids
+                room -= len(ids)
+                if len(ids) < share:
+                    row = [other for other in row if other != name]
+    in_turn = []
+    for name in cycle(list(chosen)):
+        if not any(chosen.values()):
+            break
+        in_turn += chosen[name][:1]
+        del chosen[name][:1]
+    return in_turn, budget_bytes
 
 
 def _choose(
