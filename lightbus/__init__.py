@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from .core.rate import Rate
     from .core.retry import RetryPolicy
+    from .dedupe import Dedupe
     from .drivers import open_result_backend, open_schedule_store, open_transport
     from .endpoint import Invocation, current_delivery
     from .middleware import Middleware
@@ -56,6 +57,7 @@ __all__ = [
     "ConfigError",
     "ConnectionLost",
     "DeclarationError",
+    "Dedupe",
     "Event",
     "Expired",
     "HandlerStopped",
@@ -86,6 +88,7 @@ __all__ = [
 _HOMES = {
     "Api": "core.api",
     "Bus": "bus",
+    "Dedupe": "dedupe",
     "Event": "core.api",
     "Invocation": "endpoint",
     "Middleware": "middleware",

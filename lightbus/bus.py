@@ -15,6 +15,7 @@ from .aio import awaitable
 from .calling import RpcClient
 from .config import resolve_url
 from .core.api import Api, Event, Rpc
+from .core.claims import ClaimStore
 from .core.codec import encode_event
 from .core.errors import DeclarationError
 from .core.message import EventMessage, Parcel, Route, Wire
@@ -23,7 +24,8 @@ from .core.retry import RetryPolicy
 from .core.schema import encode_event as encode_payload
 from .core.topology import DEAD_LETTER_QUEUE, EVENTS, EVENTS_EXCHANGE, Exchange, Topology, check_name, event_route
 from .deadletters import DeadLetters
-from .drivers import open_transport
+from .dedupe import Claims, Dedupe
+from .drivers import open_claim_store, open_transport
 from .endpoint import Endpoint
 from .firing import AT_ONCE, HIGHEST_PRIORITY, Terms, terms_of
 from .identity import new_origin
@@ -56,6 +58,7 @@ class Bus:
         transport: an open transport in place of `url`, for tests and for sharing a connection.
         dead_letter_queue: where what cannot be handled is kept.
         middleware: wrapped around every handler call of this app's workers, the first outermost; see `use`.
+        claims: where listeners with `dedupe` note what they have handled: `sqlite:///path`, `redis://...`, or a store.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Bus:
         transport: Transport | None = None,
         dead_letter_queue: str = DEAD_LETTER_QUEUE,
         middleware: Sequence[Middleware] = (),
+        claims: str | ClaimStore = "",
     ) -> None:
         self.name = check_name(name, "the app name")
         self.dead_letter_queue: str = check_name(dead_letter_queue, "the dead-letter queue")
@@ -83,6 +87,10 @@ class Bus:
         self._clock: Callable[[], float] = time.time
         self._jobs: list[Job] = []
         self._outboxes: list[OutboxStore] = []
+        self._claims = (
+            Claims(open_claim_store(claims) if isinstance(claims, str) else claims, self._now) if claims else None
+        )
+        self._events.claim_in(self._claims)
         self._middleware = checked(middleware)
         self._publish_hooks = PublishHooks()
 
@@ -173,6 +181,7 @@ class Bus:
         soft_limit_seconds: float | None = None,
         hard_limit_seconds: float | None = None,
         rate: str | Rate | None = None,
+        dedupe: str | Dedupe | None = None,
         max_priority: int | None = None,
     ) -> Callable[[F], F]:
         """Decorate the function that listens to `events`; it gets the event, once per event of this app.
@@ -183,9 +192,13 @@ class Bus:
             soft_limit_seconds: raise `SoftTimeLimitExceeded` in the function when it runs for longer.
             hard_limit_seconds: end its process when it runs for longer; a failure like any other.
             rate: how often it may begin in one `lightbus worker`, `"100/s"`, `"10/m"` or `"2/h"`; or a `Rate`.
+            dedupe: do not handle a message again for so long after it was handled, `"7d"`; or a `Dedupe`. Needs
+                `Bus(claims=...)`.
             max_priority: 1 to 9: handle events that are fired with a higher `priority` first, where the broker has
                 priorities. On RabbitMQ its queue is then no quorum queue, and is lost with its node.
         """
+        if dedupe is not None and self._claims is None:
+            raise DeclarationError(f"dedupe={dedupe!r} needs a store: give the Bus claims='sqlite:///claims.db', say")
         if max_priority is not None and not 1 <= max_priority <= HIGHEST_PRIORITY:
             raise DeclarationError(f"max_priority is from 1 to {HIGHEST_PRIORITY}, got {max_priority!r}")
         if not events:
@@ -202,6 +215,7 @@ class Bus:
                     soft_limit_seconds,
                     hard_limit_seconds,
                     Rate.parse(rate) if isinstance(rate, str) else rate,
+                    None if dedupe is None else Dedupe.of(dedupe),
                     max_priority,
                 )
             )
@@ -389,6 +403,8 @@ class Bus:
         if self._rpc is not None:
             self._rpc.close()
             self._rpc = None
+        if self._claims is not None:
+            self._claims.close()
         if self._transport is not None:
             self._transport.close()
             if self._owns_transport:
@@ -399,6 +415,8 @@ class Bus:
         """Within the block the bus is connected to `transport` in place of its broker; for tests. Clients follow."""
         kept = self._transport, self._owns_transport, self._can_fire, self._can_delay
         self._transport, self._owns_transport, self._can_fire, self._can_delay = transport, False, False, False
+        if self._claims is not None:
+            self._events.claim_in(Claims(open_claim_store("memory://"), self._now))
         if self._rpc is not None:
             self._rpc.connect_to(transport)
         try:
@@ -406,6 +424,7 @@ class Bus:
         finally:
             self._transport, self._owns_transport, self._can_fire, self._can_delay = kept
             self.follow(time.time)
+            self._events.claim_in(self._claims)
             if self._rpc is not None:
                 self._rpc.connect_to(self.transport)
 
@@ -415,6 +434,9 @@ class Bus:
         self._events.follow(now)
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return self._clock()
 
     def _terms(
         self, delay_seconds: float, at: datetime | None, expires_seconds: float | None, priority: int | None

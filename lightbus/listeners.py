@@ -17,6 +17,7 @@ from .core.rate import Rate
 from .core.retry import RetryPolicy
 from .core.schema import event_decoder
 from .core.topology import Topology, event_route, listener_topology
+from .dedupe import Claimed, Claims, Dedupe
 from .endpoint import Invocation
 from .ports import Delivery
 
@@ -34,6 +35,7 @@ class Listener:
     soft_limit_seconds: float | None = None
     hard_limit_seconds: float | None = None
     rate: Rate | None = None
+    dedupe: Dedupe | None = None
     max_priority: int | None = None  #: its queue has an order of priorities up to that
 
 
@@ -46,6 +48,7 @@ class EventEndpoint:
         self._app = app
         self._topology = Topology()
         self._now: Callable[[], float] = time.time
+        self._claims: Claims | None = None
         self._listeners: dict[str, Listener] = {}
         self._decoders: dict[tuple[str, str, int], Callable[[bytes], Event]] = {}
 
@@ -72,9 +75,13 @@ class EventEndpoint:
         """Take the time from `now`, in Unix seconds."""
         self._now = now
 
+    def claim_in(self, claims: Claims | None) -> None:
+        """Where listeners with `dedupe` claim their messages from now on."""
+        self._claims = claims
+
     @property
     def blocking(self) -> bool:
-        return False
+        return self._claims is not None
 
     def topology(self) -> Topology:
         """See `Endpoint`."""
@@ -103,10 +110,16 @@ class EventEndpoint:
             raise HandlerNotFound(f"{message.name}.v{major}", known)
         if message.expires_at is not None and self._now() >= message.expires_at:
             return Ack("expired")
-        origin = message.origin
+        origin, event = message.origin, decode(message.payload)
+        state: object = listener
+        if listener.dedupe is not None and self._claims is not None:
+            own = origin.id if listener.dedupe.key is None else listener.dedupe.key(event)
+            state = self._claims.begin(listener, f"{delivery.queue}/{own}", listener.dedupe, message.attempt)
+            if not isinstance(state, Claimed):
+                return state
         return Invocation(
             function=listener.function,
-            args=(decode(message.payload),),
+            args=(event,),
             name=message.name,
             id=origin.id,
             kind=self.kind,
@@ -119,16 +132,22 @@ class EventEndpoint:
             redelivered=delivery.may_repeat,
             soft_limit_seconds=listener.soft_limit_seconds,
             hard_limit_seconds=listener.hard_limit_seconds,
-            state=listener,
+            state=state,
         )
 
     def succeed(self, invocation: Invocation, result: object) -> Outcome:
         """See `Endpoint`."""
+        if isinstance(invocation.state, Claimed) and self._claims is not None:
+            self._claims.succeed(invocation.state)
         return Ack()
 
     def fail(self, invocation: Invocation, error: BaseException) -> Outcome:
         """Retry by the listener's policy, then dead-letter. What takes processes down is not tried again."""
         listener = invocation.state
+        if isinstance(listener, Claimed):
+            if self._claims is not None:
+                self._claims.fail(listener)
+            listener = listener.state
         assert isinstance(listener, Listener)
         text = f"{type(error).__name__}: {error}"
         if isinstance(error, WorkerLost):

@@ -46,6 +46,7 @@ ONLY_IN = {
         "lightbus.compat.backends.django_tables",
     ),
     "sqlalchemy": (
+        "lightbus.contrib.claims",
         "lightbus.contrib.sqlalchemy",
         "lightbus.contrib.outbox.sqlalchemy",
         "lightbus.compat.backends.database",

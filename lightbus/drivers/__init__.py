@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from ..core.claims import ClaimStore
 from ..core.errors import ConfigError
 from ..ports import ResultBackend, ScheduleStore, Transport
 
@@ -64,6 +65,14 @@ _SCHEDULE_STORES: Mapping[str, str] = MappingProxyType(
     }
 )
 
+_CLAIM_STORES: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("redis", "rediss", "redis+socket", "sentinel"), "lightbus.drivers.redis_claims:RedisClaims"),
+        "sqlite": "lightbus.drivers.sqlite_claims:open_sqlite_claims",
+        "memory": "lightbus.drivers.sqlite_claims:open_memory_claims",
+    }
+)
+
 _NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
 
 
@@ -96,6 +105,19 @@ def open_result_backend(url: str, *, options: Mapping[str, object] = _NO_OPTIONS
     factory = _load(url, _RESULT_BACKENDS, "result backend")
     backend: ResultBackend = factory(url, options)  # type: ignore[assignment]
     return backend
+
+
+def open_claim_store(url: str) -> ClaimStore:
+    """Where the claims of listeners with `dedupe=` are kept. It connects on first use.
+
+    Args:
+        url: `sqlite:///path` (one machine), `redis://` and its kin, or `memory://` (one process).
+
+    Raises:
+        ConfigError: no driver has that scheme, or the library it needs is not installed.
+    """
+    store: ClaimStore = _load(url, _CLAIM_STORES, "store of claims")(url)  # type: ignore[assignment]
+    return store
 
 
 def open_schedule_store(url: str, *, options: Mapping[str, object] = _NO_OPTIONS) -> ScheduleStore:
