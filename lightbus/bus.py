@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from .aio import awaitable
+from .broadcast import BroadcastEndpoint
 from .calling import RpcClient
 from .config import resolve_url
 from .core.api import Api, Event, Rpc
@@ -81,6 +82,7 @@ class Bus:
         self._default_url: str | None = None
         self._rpc: RpcClient | None = None
         self._events = EventEndpoint(self.name)
+        self._broadcasts = BroadcastEndpoint(self.name)
         self._calls = CallEndpoint()
         self._endpoints: list[Endpoint] = []
         self._can_fire = self._can_delay = False
@@ -173,7 +175,7 @@ class Bus:
             sent.add_done_callback(end)
         await awaitable(sent)
 
-    def on(  # what a listener is, is said in one place
+    def on(  # noqa: PLR0913  # what a listener is, is said in one place
         self,
         *events: type[Event],
         name: str = "",
@@ -182,6 +184,7 @@ class Bus:
         hard_limit_seconds: float | None = None,
         rate: str | Rate | None = None,
         dedupe: str | Dedupe | None = None,
+        each_process: bool = False,
         max_priority: int | None = None,
     ) -> Callable[[F], F]:
         """Decorate the function that listens to `events`; it gets the event, once per event of this app.
@@ -194,9 +197,13 @@ class Bus:
             rate: how often it may begin in one `lightbus worker`, `"100/s"`, `"10/m"` or `"2/h"`; or a `Rate`.
             dedupe: do not handle a message again for so long after it was handled, `"7d"`; or a `Dedupe`. Needs
                 `Bus(claims=...)`.
+            each_process: every process that runs then gets it for itself, at most once: nothing is kept, retried or
+                parked. Without retry, dedupe and max_priority.
             max_priority: 1 to 9: handle events that are fired with a higher `priority` first, where the broker has
                 priorities. On RabbitMQ its queue is then no quorum queue, and is lost with its node.
         """
+        if each_process and (retry is not None or dedupe is not None or max_priority is not None):
+            raise DeclarationError("a listener of each_process has no retry, no dedupe and no max_priority")
         if dedupe is not None and self._claims is None:
             raise DeclarationError(f"dedupe={dedupe!r} needs a store: give the Bus claims='sqlite:///claims.db', say")
         if max_priority is not None and not 1 <= max_priority <= HIGHEST_PRIORITY:
@@ -206,7 +213,7 @@ class Bus:
 
         def decorate(function: F) -> F:
             listener_name = check_name(name or function.__name__, "the listener name")
-            self._events.add(
+            (self._broadcasts if each_process else self._events).add(
                 Listener(
                     listener_name,
                     function,
@@ -383,7 +390,7 @@ class Bus:
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """All that this app's workers answer; those without a queue are left out."""
-        every: list[Endpoint] = [self._events, self._calls, *self._endpoints]
+        every: list[Endpoint] = [self._events, self._broadcasts, self._calls, *self._endpoints]
         return tuple(endpoint for endpoint in every if endpoint.queues())
 
     def apis(self) -> tuple[type[Api], ...]:
@@ -432,6 +439,7 @@ class Bus:
         """Take the time from `now`, in Unix seconds, until `on_transport` ends; for tests."""
         self._clock = now
         self._events.follow(now)
+        self._broadcasts.follow(now)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

@@ -31,13 +31,14 @@ from .core.description import (
     encode_description,
     encode_question,
 )
-from .core.errors import DeclarationError, DecodeError, NotServed, Unroutable
+from .core.errors import DeclarationError, DecodeError, NotServed, TransportError, Unroutable
 from .core.message import ReplyMessage, Route
 from .core.times import iso_utc
 from .core.topology import DESCRIBE_EXCHANGE, Exchange, Topology, describe_topology, reply_queue, rpc_queue
-from .endpoint import Endpoint
+from .endpoint import Endpoint, shared_queues
 from .identity import new_origin
 from .listeners import Listener
+from .orphans import remember
 from .ports import Consumer, Delivery, Transport
 from .version import VERSION
 
@@ -94,7 +95,7 @@ def describe(app: Describable, worker: RunningWorker, *, tasks: Sequence[str] = 
     Args:
         tasks: names of the tasks that it runs.
     """
-    own = {queue for endpoint in app.endpoints() for queue in endpoint.queues()}
+    own = {queue for endpoint in app.endpoints() for queue in shared_queues(endpoint)}
     consumed = own & set(worker.queues) if worker.queues else own
     apis = [
         ServedApi(name=api.api_name, version=api.api_version, queue=queue, contract=_contract(api))
@@ -140,6 +141,11 @@ class Answerer:
         topology = describe_topology(self._description.app, self._description.worker)
         self._transport.declare(topology)
         self._consumer = self._transport.consume(topology.queues, self._on_delivery, prefetch=_PREFETCH)
+        if self._description.listeners:
+            try:
+                remember(self._transport, self._description.app, [one.queue for one in self._description.listeners])
+            except TransportError as error:  # only `lightbus doctor` misses it
+                logger.info("the queues of listeners were not recorded: %s", error)
 
     def close(self) -> None:
         if self._consumer is not None:

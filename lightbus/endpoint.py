@@ -173,6 +173,12 @@ class Steerable(Protocol):
         """Serve the queue `name` too; what must stand before it is consumed. None when it is not for this one."""
 
 
+def shared_queues(endpoint: Endpoint) -> list[str]:
+    """The names of its queues that are not of one process alone, for tools."""
+    own = {queue.name for queue in endpoint.topology().queues if queue.exclusive}
+    return [name for name in endpoint.queues() if name not in own]
+
+
 _current: ContextVar[Invocation | None] = ContextVar("lightbus_current", default=None)
 
 

@@ -52,11 +52,17 @@ class EventEndpoint:
         self._listeners: dict[str, Listener] = {}
         self._decoders: dict[tuple[str, str, int], Callable[[bytes], Event]] = {}
 
-    def add(self, listener: Listener) -> None:
-        """Raises DeclarationError: the name is taken, or an event belongs to no API."""
+    def add(self, listener: Listener, topology: Topology | None = None) -> None:
+        """Let `listener` have its queue, or the one that is given.
+
+        Raises:
+            DeclarationError: the name is taken, or an event belongs to no API.
+        """
         specs = [_spec_of(kind) for kind in listener.events]
-        keys = tuple(event_route(spec.name, spec.major).routing_key for spec in specs)
-        topology = listener_topology(self._app, listener.name, keys, max_priority=listener.max_priority)
+        if topology is None:
+            topology = listener_topology(
+                self._app, listener.name, routing_keys_of(listener), max_priority=listener.max_priority
+            )
         queue = topology.queues[0].name
         if queue in self._listeners:
             raise DeclarationError(
@@ -162,6 +168,16 @@ class EventEndpoint:
             reason = "time-limit" if isinstance(error, TimeLimitExceeded) else "handler-failed"
             return DeadLetter(reason, text, attempts=invocation.attempt)
         return Retry(delay_seconds, invocation.attempt + 1, text)
+
+
+def routing_keys_of(listener: Listener) -> tuple[str, ...]:
+    """The keys under which its events are published.
+
+    Raises:
+        DeclarationError: one belongs to no API.
+    """
+    specs = [_spec_of(kind) for kind in listener.events]
+    return tuple(event_route(spec.name, spec.major).routing_key for spec in specs)
 
 
 def _spec_of(kind: type[Event]) -> EventSpec:

@@ -122,6 +122,9 @@ def _examine_outboxes(bus: Bus, seen: Examination) -> None:
 
 def _examine_bus(bus: Bus, seen: Examination) -> None:
     where = without_password(bus.url)
+    from ..endpoint import shared_queues
+    from ..orphans import orphans
+
     started = time.monotonic()
     try:
         transport = bus.transport
@@ -138,8 +141,11 @@ def _examine_bus(bus: Bus, seen: Examination) -> None:
         seen.dead_letters[bus.dead_letter_queue] = dead or 0
         _examine_dead_letters(transport, bus.dead_letter_queue, dead or 0, seen)
     for endpoint in bus.endpoints():
-        for queue in endpoint.queues():
+        for queue in shared_queues(endpoint):
             _examine_queue(bus, queue, seen)
+    for orphan in orphans(transport, bus.name, [f"{bus.name}.on.{listener.name}" for listener in bus.listeners()]):
+        seen.queues[orphan.queue] = orphan.waiting
+        seen.findings.append(f"{bus.name}: {orphan}")
 
 
 def _examine_queue(bus: Bus, queue: str, seen: Examination) -> None:

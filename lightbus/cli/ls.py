@@ -11,6 +11,7 @@ from ..core.api import Api
 from ..core.description import Description
 from ..core.topology import rpc_queue
 from ..describing import ask
+from ..endpoint import shared_queues
 from ..ports import Transport
 from . import apps as discovery
 from .connecting import OWN_NAME, connected
@@ -153,7 +154,7 @@ def _queue_rows(found: Sequence[Description]) -> list[Row]:
 
 
 def _queues_of(app: discovery.LoadedApp) -> list[str]:
-    return sorted(name for bus in app.buses for endpoint in bus.endpoints() for name in endpoint.queues())
+    return sorted(name for bus in app.buses for endpoint in bus.endpoints() for name in shared_queues(endpoint))
 
 
 def _place(one: Description) -> Row:

@@ -4,6 +4,7 @@ Pure: drivers carry a `Topology` out. The names are part of the wire contract (d
 
     lightbus.events                 topic exchange of all events; routing key `<api>.<event>.v<major>`
     <app>.on.<listener>             one durable queue per listener of an app
+    <app>.each.<listener>.<token>   one exclusive queue per process, of a listener with each_process=True
     lightbus.rpc.<api>.v<major>     one queue per served API and major version, shared by its owners
     lightbus.reply.<app>.<token>    one exclusive queue per calling process
     lightbus.<celery queue>         the tasks that Celery would have had on <celery queue>
@@ -139,6 +140,15 @@ def listener_topology(
         (queue,),
         tuple(Binding(EVENTS_EXCHANGE, key, queue.name) for key in routing_keys),
     )
+
+
+def broadcast_topology(app: str, listener: str, routing_keys: tuple[str, ...], token: str) -> Topology:
+    """The queue of one listener in one process of `app`; `token` tells processes apart."""
+    queue = Queue(
+        name=f"{app}.each.{listener}.{token}", durable=False, exclusive=True, auto_delete=True,
+        expires_seconds=REPLY_QUEUE_EXPIRES_SECONDS,
+    )  # fmt: skip
+    return Topology((EVENTS,), (queue,), tuple(Binding(EVENTS_EXCHANGE, key, queue.name) for key in routing_keys))
 
 
 def rpc_queue(api: str, major: int) -> Queue:

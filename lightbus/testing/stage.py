@@ -17,7 +17,7 @@ from ..core.matching import key_matches
 from ..core.message import EventMessage, Origin, Route, Wire
 from ..core.outcome import Ack
 from ..core.schema import encode_event as encode_payload
-from ..core.topology import Topology, event_route, rpc_queue
+from ..core.topology import Queue, Topology, event_route, rpc_queue
 from ..endpoint import Endpoint
 from ..listeners import spec_of
 from ..middleware import Middleware
@@ -305,7 +305,9 @@ class Stage:
                     f"the broker has a queue {name!r} already, and a test would handle what is in it and delete it: "
                     "take a virtual host or a database for tests alone, or delete what an interrupted test left"
                 )
-        self._broker.declare(topology)
+        # The queue of one process would be its consumer's alone on a real broker; here nobody consumes.
+        shared = [_as_shared(queue) if queue.exclusive else queue for queue in topology.queues]
+        self._broker.declare(replace(topology, queues=tuple(shared)))
         self._declared |= names
 
     def _next(self) -> tuple[_Place, Delivery] | None:
@@ -331,6 +333,10 @@ class Stage:
             steered = isinstance(one.outcome, Ack) and one.outcome.verdict in _STEERED
             if one.error is not None and one.kind != "call" and not steered:
                 raise one.error
+
+
+def _as_shared(queue: Queue) -> Queue:
+    return replace(queue, exclusive=False, auto_delete=False, durable=True, expires_seconds=None)
 
 
 def _is_bound(place: _Place, route: Route) -> bool:

@@ -7,7 +7,9 @@ import signal
 
 import pytest
 
+from lightbus.drivers import open_transport
 from tests.cli.conftest import Project
+from tests.processes import wait_for
 
 
 @pytest.fixture
@@ -122,6 +124,24 @@ def test_doctor_tells_why_dead_letters_are_there_and_leaves_them_there(project: 
         assert ended.code == 1, ended.out
         assert "handler-failed" in ended.out
         assert f"{prefix}.on.refuse" in ended.out
+
+
+def test_doctor_names_the_queue_of_a_listener_that_was_renamed(project: Project, prefix: str) -> None:
+    worker = project.worker("-A", "shop", "-c", "1")
+    broker = open_transport(f"sqlite:///{(project.folder / '.lightbus' / 'bus.db').resolve()}")
+    wait_for(lambda: broker.message_count(f"lightbus.listeners.{prefix}"), 60, "the worker to record its listeners")
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+    project.write("shop.py", (project.folder / "shop.py").read_text().replace("def remember", "def recall"))
+    project.run("fire", f"{prefix}.tickets.created", "id=1", "-A", "shop")
+
+    ended = project.run("doctor", "-A", "shop", "--json")
+
+    assert any(f"'{prefix}.on.remember'" in one and "name='remember'" in one for one in ended.json()["findings"])
+    assert ended.json()["queues"][f"{prefix}.on.remember"] == 1
+    broker.delete(f"{prefix}.on.remember")
+    assert f"{prefix}.on.remember" not in project.run("doctor", "-A", "shop").out
+    broker.close()
 
 
 def test_doctor_says_that_the_broker_is_away(project: Project) -> None:

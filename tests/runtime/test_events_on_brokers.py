@@ -8,8 +8,10 @@ from queue import Queue
 
 import pytest
 
-from lightbus import Api, Bus, ConfigError, Event, RetryPolicy
+from lightbus import Api, Bus, ConfigError, Event, RetryPolicy, current_delivery
+from lightbus.drivers import open_transport
 from lightbus.worker import WorkerOptions
+from tests.processes import wait_for
 from tests.runtime.workers import working
 
 PATIENCE_SECONDS = 60.0
@@ -67,3 +69,48 @@ def test_a_delayed_event_comes_once_to_each_listener_though_its_sender_has_left(
     assert failed == [1]
     assert min(at for _, order, at in got if order == 1) >= started + 1.4
     assert seen.empty()
+
+
+def test_an_event_for_each_process_is_heard_by_each_once_and_by_none_that_comes_later(
+    shop: Bus, broker_url: str
+) -> None:
+    heard = Queue[tuple[str, int, bool]]()
+    offices = [Bus("office", url=broker_url) for _ in range(3)]
+    for name, bus in zip("abc", offices, strict=True):
+
+        @bus.on(Orders.placed, each_process=True)
+        async def refresh(event: Orders.placed, name: str = name) -> None:
+            delivery = current_delivery()
+            assert delivery is not None
+            heard.put((name, event.order, delivery.redelivered))
+            if event.order == 1:
+                raise ValueError("nobody tries it again")
+
+        @bus.on(Orders.placed, name="once")
+        def once(event: Orders.placed) -> None:
+            heard.put(("once", event.order, False))
+
+    with working(offices[0]), working(offices[1]):
+        shop.fire(Orders.placed(order=1))
+        first = [heard.get(timeout=PATIENCE_SECONDS) for _ in range(3)]
+        shop.fire(Orders.placed(order=2), delay_seconds=0.5)
+        second = [heard.get(timeout=PATIENCE_SECONDS) for _ in range(3)]
+        queues = [queue for bus in offices for endpoint in bus.endpoints() for queue in endpoint.queues()]
+    with working(offices[2]):
+        shop.fire(Orders.placed(order=3))
+        third = [heard.get(timeout=PATIENCE_SECONDS) for _ in range(2)]
+
+    assert sorted(first) == [("a", 1, False), ("b", 1, False), ("once", 1, False)]
+    assert sorted(second) == [("a", 2, False), ("b", 2, False), ("once", 2, False)]
+    assert sorted(third) == [("c", 3, False), ("once", 3, False)]
+    assert heard.empty()
+    left = open_transport(broker_url)
+    assert left.message_count("lightbus.dead") == 0
+    wait_for(
+        lambda: {queue for queue in queues if left.message_count(queue) is not None} == {"office.on.once"},
+        PATIENCE_SECONDS,
+        "the queues of the processes to go",
+    )
+    left.close()
+    for bus in offices:
+        bus.close()
