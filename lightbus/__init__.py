@@ -11,6 +11,7 @@ from .version import VERSION
 if TYPE_CHECKING:
     from .bus import Bus
     from .core.api import Api, Event, rpc
+    from .core.batch import Batch
     from .core.errors import (
         AccessRefused,
         ApiError,
@@ -50,6 +51,7 @@ __all__ = [
     "Api",
     "ApiError",
     "BadArguments",
+    "Batch",
     "BrokerUnreachable",
     "Bus",
     "CallError",
@@ -87,6 +89,7 @@ __all__ = [
 #: Where the public names that are no errors stand; the errors all stand in `core.errors`.
 _HOMES = {
     "Api": "core.api",
+    "Batch": "core.batch",
     "Bus": "bus",
     "Dedupe": "dedupe",
     "Event": "core.api",

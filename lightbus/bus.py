@@ -16,6 +16,7 @@ from .broadcast import BroadcastEndpoint
 from .calling import RpcClient
 from .config import resolve_url
 from .core.api import Api, Event, Rpc
+from .core.batch import Batch
 from .core.claims import ClaimStore
 from .core.codec import encode_event
 from .core.errors import DeclarationError
@@ -39,6 +40,7 @@ from .serving import CallEndpoint
 if TYPE_CHECKING:
     from lightbus_scheduler import Job, Misfire, Schedule
 
+    from .batches import Batches
     from .outbox import OutboxStore
 
 P = ParamSpec("P")
@@ -83,6 +85,7 @@ class Bus:
         self._rpc: RpcClient | None = None
         self._events = EventEndpoint(self.name)
         self._broadcasts = BroadcastEndpoint(self.name)
+        self._batches: list[Batches] = []
         self._calls = CallEndpoint()
         self._endpoints: list[Endpoint] = []
         self._can_fire = self._can_delay = False
@@ -185,6 +188,7 @@ class Bus:
         rate: str | Rate | None = None,
         dedupe: str | Dedupe | None = None,
         each_process: bool = False,
+        batch: Batch | None = None,
         max_priority: int | None = None,
     ) -> Callable[[F], F]:
         """Decorate the function that listens to `events`; it gets the event, once per event of this app.
@@ -199,6 +203,7 @@ class Bus:
                 `Bus(claims=...)`.
             each_process: every process that runs then gets it for itself, at most once: nothing is kept, retried or
                 parked. Without retry, dedupe and max_priority.
+            batch: call the function with a list of events; what fails is found out by halves.
             max_priority: 1 to 9: handle events that are fired with a higher `priority` first, where the broker has
                 priorities. On RabbitMQ its queue is then no quorum queue, and is lost with its node.
         """
@@ -213,10 +218,18 @@ class Bus:
 
         def decorate(function: F) -> F:
             listener_name = check_name(name or function.__name__, "the listener name")
+            called: Callable[..., Any] = function
+            if batch is not None:
+                from .batches import Batches  # with asyncio, which most programs do not need
+
+                batches = Batches(function, batch)
+                batches.at_once = self._clock is not time.time
+                self._batches.append(batches)
+                called = batches.take
             (self._broadcasts if each_process else self._events).add(
                 Listener(
                     listener_name,
-                    function,
+                    called,
                     events,
                     retry or RetryPolicy(),
                     soft_limit_seconds,
@@ -440,6 +453,8 @@ class Bus:
         self._clock = now
         self._events.follow(now)
         self._broadcasts.follow(now)
+        for batches in self._batches:
+            batches.at_once = now is not time.time
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
