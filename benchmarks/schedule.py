@@ -1,12 +1,19 @@
 """`lightbus beat` beside Celery's beat on Redis: start, weight and punctuality with few and with many entries.
 
-All entries but one are crontabs that are far from due; the one is due every second, and what it sends is waited for.
+Waiting: all entries but one are crontabs that are far from due; the one is due every second, and what it sends is
+waited for. `stored` are entries that were added at run time, which Celery's beat does not have. Where both read a
+Celery project, the figures of both contain Celery's own objects for the entries.
+
+Burst: all entries are due at every full minute, and the messages of one minute are counted as they come.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from functools import partial
 from itertools import pairwise
 
@@ -19,7 +26,15 @@ FIGURES = (
     Figure("idle_cpu_percent", "CPU at one firing per s, %"),
     Figure("rss_mib", "RSS, MiB", plot=True),
 )
+BURST_FIGURES = (
+    Figure("in_the_minute_percent", "sent within their minute, %", plot=True),
+    Figure("half_ms", "half of them sent after, ms"),
+    Figure("p99_ms", "99 % sent after, ms", plot=True),
+    Figure("cpu_ms_each", "CPU each, ms"),
+)
 ENTRIES = (10, 1_000, 10_000, 100_000)
+BURSTS = (1_000, 10_000)
+MINUTE = 60.0
 PROJECT = """
 from datetime import timedelta
 
@@ -29,17 +44,29 @@ from celery.schedules import crontab
 app = Celery("bench", broker={url!r})
 app.conf.beat_schedule = {{
     f"entry-{{number}}": {{
-        "task": "bench.none", "schedule": crontab(minute=number % 60, hour=number // 60 % 24, day_of_month=29,
-                                                  month_of_year=2),
+        "task": "bench.none", "schedule": crontab() if {burst} else crontab(
+            minute=number % 60, hour=number // 60 % 24, day_of_month=29, month_of_year=2
+        ),
     }}
-    for number in range({entries} - 1)
+    for number in range({entries})
 }}
-app.conf.beat_schedule["second"] = {{"task": "bench.none", "schedule": timedelta(seconds=1)}}
+if not {burst}:
+    app.conf.beat_schedule["second"] = {{"task": "bench.none", "schedule": timedelta(seconds=1)}}
 app.conf.task_default_queue = "bench.schedule"
 app.conf.beat_max_loop_interval = 1
 
 
 @app.task(name="bench.none")
+def none():
+    pass
+"""
+STORED_PROJECT = """
+from lightbus.compat import Settings, default_app, task
+
+default_app().configure(Settings(broker_url={url!r}, default_queue="bench.schedule"))
+
+
+@task(name="bench.none", ignore_result=True)
 def none():
     pass
 """
@@ -50,24 +77,36 @@ COMMANDS = {
 
 
 def sections(setting: Setting) -> Iterator[Section]:
-    """One table."""
+    """Two tables."""
     sizes = [size for size in ENTRIES if size <= max(100, 40 * setting.messages)]
     turns = {
         f"{name}, {size:,} entries": partial(_turn, command, size, setting)
         for size in sizes
         for name, command in COMMANDS.items()
     }
-    yield Section("schedule", "Schedules", FIGURES).run(turns, setting)
+    turns |= {
+        f"lightbus beat, {size:,} entries, stored": partial(_turn, COMMANDS["lightbus beat"], size, setting, True)
+        for size in sizes
+    }
+    yield Section("schedule", "Schedules: one entry due each second", FIGURES).run(turns, setting)
+    bursts = {
+        f"{name}, {size:,} entries": partial(_burst, command, size, setting)
+        for size in BURSTS
+        if size in sizes
+        for name, command in COMMANDS.items()
+    }
+    yield Section("schedule-burst", "Schedules: all entries due at one moment", BURST_FIGURES).run(bursts, setting)
 
 
-def _turn(command: list[str], entries: int, setting: Setting) -> Figures:
-    folder = setting.folder / f"schedule-{time.monotonic_ns()}"
-    folder.mkdir()
-    (folder / "bench_project.py").write_text(PROJECT.format(url=setting.redis_url, entries=entries))
+def _turn(command: list[str], entries: int, setting: Setting, is_stored: bool = False) -> Figures:
     with redis.Redis.from_url(setting.redis_url) as server:
         server.flushdb()
+        if is_stored:
+            _store(server, entries)
+        project = STORED_PROJECT if is_stored else PROJECT
+        text = project.format(url=setting.redis_url, entries=entries - 1, burst=False)
         began = time.perf_counter()
-        process = start(command, {}, folder / "log")
+        process = _start(command, text, setting)
         try:
             arrivals = [_arrival(server, 300)]
             before = cpu_seconds(process.pid)
@@ -84,6 +123,57 @@ def _turn(command: list[str], entries: int, setting: Setting) -> Figures:
         "idle_cpu_percent": used / (arrivals[-1] - arrivals[0]) * 100,
         "rss_mib": rss / 1024 / 1024,
     }
+
+
+def _burst(command: list[str], entries: int, setting: Setting) -> Figures:
+    """The messages of the first full minute after the start."""
+    time.sleep(max(0.0, 5.0 - time.time() % MINUTE))
+    if time.time() % MINUTE > 20:  # so that it is up and has read its entries before the minute ends
+        time.sleep(MINUTE - time.time() % MINUTE + 1)
+    with redis.Redis.from_url(setting.redis_url) as server:
+        server.flushdb()
+        process = _start(command, PROJECT.format(url=setting.redis_url, entries=entries, burst=True), setting)
+        try:
+            time.sleep(MINUTE - time.time() % MINUTE)
+            slot, before = time.time() // MINUTE * MINUTE, cpu_seconds(process.pid)
+            late_seconds: list[float] = []
+            while len(late_seconds) < entries and time.time() < slot + MINUTE:
+                taken = server.lpop("bench.schedule", 1000) or []
+                late_seconds += [time.time() - slot] * len(taken)
+                time.sleep(0.002)
+            used = cpu_seconds(process.pid) - before
+        finally:
+            stop(process)
+    figures = {
+        "in_the_minute_percent": len(late_seconds) / entries * 100,
+        "cpu_ms_each": used / max(1, len(late_seconds)) * 1000,
+    }
+    if len(late_seconds) >= entries * 0.5:
+        figures["half_ms"] = late_seconds[entries // 2 - 1] * 1000
+    if len(late_seconds) >= entries * 0.99:
+        figures["p99_ms"] = late_seconds[entries * 99 // 100 - 1] * 1000
+    return figures
+
+
+def _start(command: list[str], project: str, setting: Setting) -> subprocess.Popen[bytes]:
+    folder = setting.folder / f"schedule-{time.monotonic_ns()}"
+    folder.mkdir()
+    (folder / "bench_project.py").write_text(project)
+    return start(command, {}, folder / "log")
+
+
+def _store(server: redis.Redis, entries: int) -> None:
+    """Entries as `lightbus schedule add` leaves them."""
+    now = datetime.now(timezone.utc).isoformat()
+    with server.pipeline(transaction=False) as pipe:
+        for number in range(entries):
+            when = {"cron": f"{number % 60} {number // 60 % 24} 29 2 *"} if number else {"every_seconds": 1}
+            definition = {"id": f"entry-{number}", "task": "bench.none", **when}
+            record = {"decided": now, "definition": definition}
+            pipe.hset("lightbus.schedule.records", f"entry-{number}", json.dumps(record))
+            if number % 5000 == 0:
+                pipe.execute()
+        pipe.execute()
 
 
 def _arrival(server: redis.Redis, seconds: float) -> float:

@@ -6,7 +6,7 @@ that says whether it is right, and `Capabilities` says in what it may differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -368,8 +368,10 @@ class ScheduleStore(Protocol):
             ScheduleStateError: what was kept is gone.
         """
 
-    def load(self) -> Mapping[str, Mapping[str, Any]]:
-        """Every record, for a leader whose term has just begun.
+    def load(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        """Every record with its entry's id, one at a time, for a leader whose term has just begun.
+
+        A commit in between does no harm. A record that changes meanwhile may come twice.
 
         Raises:
             ScheduleStateError: one cannot be read.

@@ -93,8 +93,7 @@ def beat(
         store.reset()
     say(f"lightbus {VERSION} beat for {', '.join(app.names)} on {without_password(schedule.url)}")
     say("\n".join(next_lines(schedule.jobs, seeds)))
-    gc.collect()
-    gc.freeze()  # the entries stay for good; with 100,000 of them each full collection would hold up what is due
+    keep_for_good()
     runner: Runner[Parcel] = Runner(schedule.jobs, store, parcels_of, SystemClock(), schedule.job_of, AWAY, seeds=seeds)
     with contextlib.ExitStack() as held:
         if pidfile is not None:
@@ -102,13 +101,17 @@ def beat(
         signs: list[Sign] = [] if health_file is None else [HealthFile(health_file)]
         if (systemd := Systemd.from_environment(os.environ)) is not None:
             signs.append(systemd)
-        stop = threading.Event()
+        stop, led = threading.Event(), False
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         if until_stdin_ends:
             threading.Thread(target=lambda: stop.set() if not sys.stdin.buffer.read() else None, daemon=True).start()
 
         def on_step(leading: bool) -> None:
+            nonlocal led
+            if leading and not led:
+                keep_for_good()
+            led = leading
             for sign in signs:
                 sign.show(Health(ready=True, processes=1, consuming=int(leading)), time.monotonic())
 
@@ -118,6 +121,12 @@ def beat(
             sign.gone()
         app.close()
     return 0
+
+
+def keep_for_good() -> None:
+    """Keep the collector off the entries; with 100,000 of them each full collection would hold up what is due."""
+    gc.collect()
+    gc.freeze()
 
 
 def seeds_from(path: Path, jobs: Sequence[Job]) -> dict[str, Progress]:

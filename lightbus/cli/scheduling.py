@@ -158,7 +158,7 @@ class AppSchedule:
         from ..compat.beat import jobs_of
 
         app.finalize()  # as Celery's beat does: `add_periodic_task` in on_after_finalize
-        entries = dict(app.conf.beat_schedule or {})
+        entries = app.conf.beat_schedule or {}
         if entries:
             return jobs_of(self.task_app, entries, _OF_CELERY, celery_app=self._celery_app)
         return []

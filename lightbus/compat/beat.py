@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timezone, tzinfo
+from sys import intern
+from types import MappingProxyType
 from typing import Any
 
 from lightbus_scheduler import Entry, Firing, Job
@@ -16,32 +18,42 @@ from .schedules import PeriodicTask, periodic_tasks
 
 HELD = "Celery's beat fires it"  #: note of the pause in which Lightbus leaves an entry to Celery's beat
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})  #: one for all: there may be very many entries without arguments
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class TaskTarget:
     """A task with its arguments.
 
     Attributes:
-        defaults: options of the task itself, which those of the entry go before.
         options: those of `apply_async`; `expires` in seconds counts from the moment of sending.
+        celery_app: where the task may be registered, too.
     """
 
     app: TaskApp
     task: str
-    args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    options: Mapping[str, Any]
+    celery_app: Any = None
 
     def parcels(self, firing: Firing) -> Sequence[Parcel]:
         """See `lightbus.beat.Target`."""
-        options = {**self.defaults, **self.options, "task_id": firing.message_id}
+        options = {**self._options_of_task(), **self.options, "task_id": firing.message_id}
         # as Celery's beat and django-celery-beat mark what they send
         headers = {"celery_beat_task": True, "periodic_task_name": firing.job.entry.id}
         options["headers"] = {**headers, **(self.options.get("headers") or {})}
         outgoing = self.app.outgoing(self.task, list(self.args), dict(self.kwargs), options)
         self._check_exchange(outgoing.route.exchange)
         return [Parcel(outgoing.wire, outgoing.route, outgoing.delay_seconds)]
+
+    def _options_of_task(self) -> dict[str, Any]:
+        """Those that the task's decorator gave it, wherever it is registered."""
+        own = self.app.find(self.task)
+        if own is not None:
+            return {**own._exec_options(), "ignore_result": own.ignores_result()}
+        task = None if self.celery_app is None else self.celery_app.tasks.get(self.task)
+        return {} if task is None else {**task._get_exec_options(), "ignore_result": task.ignore_result}
 
     def _check_exchange(self, exchange: str) -> None:
         """RabbitMQ closes the channel on a message for an exchange that is not there, with all that is due on it."""
@@ -67,17 +79,16 @@ def task_target(
     *,
     celery_app: Any = None,
 ) -> TaskTarget:
-    """A target for the task, with the options that its decorator gave it, wherever it is registered."""
-    defaults: dict[str, Any] = {}
+    """A target for the task.
+
+    Raises:
+        TypeError: the arguments are not those of the task, as far as it is known here.
+    """
     own = app.find(task)
-    celery_task = None if celery_app is None else celery_app.tasks.get(task)
-    if own is not None:
-        defaults = {**own._exec_options(), "ignore_result": own.ignores_result()}
-        if own.typing:
-            own.check_arguments(tuple(args), dict(kwargs))
-    elif celery_task is not None:
-        defaults = {**celery_task._get_exec_options(), "ignore_result": celery_task.ignore_result}
-    return TaskTarget(app, task, tuple(args), dict(kwargs), dict(options), defaults)
+    if own is not None and own.typing:
+        own.check_arguments(tuple(args), dict(kwargs))
+    given, chosen = (dict(some) if some else _NOTHING for some in (kwargs, options))
+    return TaskTarget(app, intern(task), tuple(args), given, chosen, celery_app)
 
 
 def zone_of(app: TaskApp) -> tzinfo:

@@ -5,7 +5,7 @@ Celery's own objects are taken too, by their attributes, so that a project's set
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
@@ -106,7 +106,7 @@ def schedule_of(value: Any, zone: tzinfo, *, relative: bool = False) -> Schedule
     raise TypeError(f"{value!r:.100} is no schedule: write crontab(...), a timedelta, or seconds")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PeriodicTask:
     """An entry of `beat_schedule`, read."""
 
@@ -118,13 +118,14 @@ class PeriodicTask:
     options: Mapping[str, Any]
 
 
-def periodic_tasks(beat_schedule: Mapping[str, Any], zone: tzinfo) -> list[PeriodicTask]:
-    """The entries of Celery's setting `beat_schedule`, as it is written for Celery.
+def periodic_tasks(beat_schedule: Mapping[str, Any], zone: tzinfo) -> Iterator[PeriodicTask]:
+    """The entries of Celery's setting `beat_schedule`, as it is written for Celery, one after the other.
 
     Raises:
         ConfigError: an entry that cannot be used, by its name, field and value.
     """
-    return [_periodic_task(str(name), entry, zone) for name, entry in beat_schedule.items()]
+    for name, entry in beat_schedule.items():
+        yield _periodic_task(str(name), entry, zone)
 
 
 def _periodic_task(name: str, entry: Any, zone: tzinfo) -> PeriodicTask:

@@ -4,13 +4,15 @@ This package knows nothing of any message bus and needs the standard library onl
 It computes and decides; sending, remembering and waiting are left to the caller.
 """
 
+from .commands import new_command
 from .cron import Cron
 from .entries import Decision, Entry, Misfire, Progress, message_id
 from .errors import CronError, ScheduleError
 from .expression import Dialect, Expression, parse, parse_celery
 from .kinds import Every, Once, Schedule, Window, between, last_between
 from .plan import Plan
-from .runner import Firing, Job, Runner, Store, new_command
+from .ports import Firing, Job, Store
+from .runner import Runner
 
 __all__ = [
     "Cron", "CronError", "Decision", "Dialect", "Entry", "Every", "Expression", "Firing", "Job", "Misfire",

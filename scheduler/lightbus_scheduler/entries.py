@@ -110,7 +110,7 @@ class Progress:
         decided: every slot up to here has its decision.
         anchor: of an interval that has none of its own.
         fired, skipped: numbers of slots.
-        last_slot, last_id, last_at: of the last firing: its slot, its message's id, and when it was decided.
+        last_slot, last_at: of the last firing: its slot, and when it was decided.
         last_outcome, last_reason: of the last decision.
         paused: the note of the pause; None while not paused.
         queued: a slot that waits for the firing before to end.
@@ -121,12 +121,15 @@ class Progress:
     fired: int = 0
     skipped: int = 0
     last_slot: datetime | None = None
-    last_id: str = ""
     last_at: datetime | None = None
     last_outcome: str = ""
     last_reason: str = ""
     paused: str | None = None
     queued: datetime | None = None
+
+    def last_id(self, entry_id: str) -> str:
+        """The id of the message that the last firing sent; "" when there was none."""
+        return "" if self.last_slot is None else message_id(entry_id, self.last_slot)
 
 
 @dataclass(frozen=True, slots=True)

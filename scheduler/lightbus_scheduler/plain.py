@@ -13,6 +13,8 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import datetime, timedelta
+from functools import lru_cache
+from sys import intern
 from typing import Any
 
 from .cron import Cron
@@ -127,11 +129,23 @@ def progress_from(plain: Plain) -> Progress:
     Raises:
         ScheduleError: a moment is none, or the one that is required is not there.
     """
-    values = {key: value for key, value in plain.items() if key in _PROGRESS}
-    values |= {key: _moment(plain, key) for key in _MOMENTS if key in values}
-    return Progress(**{**values, "decided": _required_moment(plain, "decided")})
+    values: dict[str, Any] = {}
+    for key, value in plain.items():
+        if key in _MOMENTS:
+            values[key] = _moment(plain, key)
+        elif key in _PROGRESS:
+            values[key] = intern(value) if type(value) is str else value
+    values["decided"] = _required_moment(plain, "decided")
+    return _shared(Progress(**values))
 
 
+@lru_cache(maxsize=8192)
+def _shared(progress: Progress) -> Progress:
+    """The same object for equal values: at a take-over many thousand entries have never fired."""
+    return progress
+
+
+@lru_cache(maxsize=8192)  # moments of records repeat, and so that they share one object, too
 def moment_from(text: str, what: str = "the moment") -> datetime:
     """A moment in ISO 8601, in UTC.
 

@@ -65,7 +65,7 @@ def test_intervals_in_every_spelling_are_the_same() -> None:
 )
 def test_an_entry_that_cannot_be_used_is_refused_by_its_name_and_value(entry: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=f"'nightly'.*{words}"):
-        periodic_tasks({"nightly": entry}, LISBON)
+        list(periodic_tasks({"nightly": entry}, LISBON))
 
 
 def test_entries_that_celery_keeps_as_objects_are_read_too() -> None:

@@ -36,7 +36,7 @@ while True:
         term = ""
     if term:
         print("leading", flush=True)
-        store.load()
+        list(store.load())
     store.wait(0.1)
 """
 
@@ -93,7 +93,7 @@ def test_a_commit_sends_notes_and_drops_together_and_the_next_leader_goes_on_fro
         )
     )
     assert leads(first)
-    assert first.load() == {}
+    assert dict(first.load()) == {}
     assert second.lead() == ""
     onlooker.post({"do": "pause", "entry": "a", "request": "1"})
     ((tag, command),) = wait_for(lambda: first.lead() and first.commands(), 20, "the command")
@@ -148,7 +148,7 @@ def test_a_leader_that_was_killed_or_frozen_is_followed_and_can_send_no_more(
     leader.wait_for_log("leading", 60)
     leader.signal(signal.SIGSTOP)
     term = leads(store)
-    assert store.load() == {"a": {"decided": T0}}
+    assert dict(store.load()) == {"a": {"decided": T0}}
     leader.signal(signal.SIGCONT)
     store.commit({"a": {"decided": T0, "fired": 1}}, ())
     assert store.lead() == term
@@ -176,7 +176,7 @@ def test_state_that_cannot_be_read_is_an_error_with_a_choice_and_never_forgotten
     def read() -> bool:
         if not second.lead():
             return False
-        second.load()
+        list(second.load())
         return True
 
     with pytest.raises(ScheduleStateError, match=r"cannot be read.*--new-state"):
@@ -184,7 +184,7 @@ def test_state_that_cannot_be_read_is_an_error_with_a_choice_and_never_forgotten
     second.resign()
     first.reset()
     leads(second)
-    assert second.load() == {}
+    assert dict(second.load()) == {}
 
 
 def test_a_purged_queue_is_an_error_and_not_a_new_beginning(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
@@ -60,8 +62,8 @@ class Store:
             self.broker.leader, self.broker.terms = self, self.broker.terms + 1
         return str(self.broker.terms) if self.broker.leader is self else ""
 
-    def load(self) -> Mapping[str, Plain]:
-        return dict(self.broker.records)
+    def load(self) -> Iterator[tuple[str, Plain]]:
+        yield from list(self.broker.records.items())
 
     def commands(self) -> Sequence[tuple[str, Plain]]:
         return list(self.broker.waiting.items())
@@ -254,3 +256,61 @@ def test_a_decision_far_ahead_of_the_clock_is_told_and_can_be_taken_back(caplog:
     broker.waiting["1"] = command("rewind", "e")
     run(one, clock, 10)
     assert broker.sent == ids(entry, 25, 15)
+
+
+def test_a_stored_entry_stands_as_text_in_little_room_and_is_read_when_it_is_due() -> None:
+    broker, clock, reads = Broker(), Clock(), Counter[str]()
+
+    def read(definition: Plain) -> Job:
+        reads[definition["id"]] += 1
+        return job_of(definition)
+
+    for number in range(2000):
+        cron = "0 0 30 3 *" if number == 7 else f"{number % 10} 5 29 2 *"
+        definition = {"id": f"entry-{number}", "cron": cron, "tz": "UTC", "task": "proj.tasks.report"}
+        broker.records[definition["id"]] = {"decided": T0.isoformat(), "definition": definition}
+    broker.records["entry-7"] = {**broker.records["entry-7"], "decided": (T0 - timedelta(seconds=1)).isoformat()}
+    one = Runner([], Store(broker), lambda firing: [firing.message_id], clock, read, (Away,))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        run(one, clock, 0.01)
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert broker.sent == [message_id("entry-7", T0)]
+    assert reads == Counter({f"entry-{number}": 1 for number in range(2000)}) + Counter({"entry-7": 1})
+    assert taken / 2000 < 700  # bytes; parsed and held with what it fires it would be several times as much
+
+
+def test_a_take_over_keeps_the_term_up_and_notes_what_is_new_while_it_reads() -> None:
+    broker, clock = Broker(), Clock()
+    entries = [every(1000 + number, f"e{number}") for number in range(1200)]
+    one = runner(broker, clock, *entries)
+    written: list[int] = []
+    commit = one.store.commit
+
+    def noting(records: Mapping[str, Plain | None], messages: Sequence[str], done: Sequence[str] = ()) -> None:
+        written.append(len(records))
+        commit(records, messages, done)
+        if len(written) == 2:
+            broker.leader = None  # the term ends in the middle
+
+    one.store.commit = noting  # type: ignore[method-assign]
+    run(one, clock, 1)
+    assert one.leading
+    assert sum(written) == len(broker.records) == 1200
+    assert max(written) <= 500
+    assert len(written) >= 3
+
+
+def test_a_kept_definition_of_another_entry_is_left_out_and_nothing_is_forgotten(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker, clock = Broker(), Clock()
+    record = {"decided": T0.isoformat(), "definition": {"id": "other", "every_seconds": 1}}
+    broker.records["e"] = record
+    run(runner(broker, clock), clock, 5)
+    assert "stored entry 'e' is left out" in caplog.text
+    assert (broker.records, broker.sent) == ({"e": record}, [])

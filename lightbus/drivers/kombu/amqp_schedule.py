@@ -16,7 +16,8 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import amqp
 import msgspec
@@ -40,6 +41,23 @@ LOOK_FOR_STATE_SECONDS = 2.0
 ANSWER_SECONDS = 10.0
 
 
+_NO_RECORD = b"null"
+
+T = TypeVar("T")
+
+
+class _Numbered(msgspec.Struct):
+    """A message of the state, of which only its place in the order is read."""
+
+    sequence: int
+
+
+class _State(_Numbered):
+    """A message of the state. Records that came later go before."""
+
+    records: dict[str, msgspec.Raw]
+
+
 class AmqpScheduleStore:
     """See `ports.ScheduleStore`. For one thread."""
 
@@ -51,9 +69,9 @@ class AmqpScheduleStore:
 
     def _forget(self) -> None:
         self._channel: Any = None
-        self._state: list[tuple[Any, dict[str, Any]]] = []  # delivery tag and content, until the term begins
+        self._state: list[tuple[int, int, bytes]] = []  # sequence, delivery tag and body, until the term begins
         self._tags: list[int] = []
-        self._records: dict[str, Mapping[str, Any]] = {}
+        self._records: dict[str, bytes] = {}  # encoded, as it takes a fraction of the room
         self._sequence = 0
         self._waiting: dict[str, Mapping[str, Any]] = {}
         self._term = ""
@@ -106,15 +124,16 @@ class AmqpScheduleStore:
         """All of the state has been handed over, or the rest of it is on its way: read it all."""
         while self._channel.queue_declare(QUEUE, passive=True).message_count:
             self._read(0.05)
-        for tag, content in sorted(self._state, key=lambda one: int(one[1]["sequence"])):
-            self._sequence = max(self._sequence, int(content["sequence"]))
+        self._state.sort(reverse=True)
+        while self._state:  # each goes when it is read: with very many records the state is large
+            self._sequence, tag, body = self._state.pop()
             self._tags.append(tag)
-            for entry_id, record in content["records"].items():
-                if record is None:
+            for entry_id, raw in _decoded(body, _State).records.items():
+                if (record := bytes(raw)) == _NO_RECORD:
                     self._records.pop(entry_id, None)
                 else:
-                    self._records[entry_id] = read_record(entry_id, json.dumps(record), QUEUE)
-        self._state = []
+                    read_record(entry_id, record, QUEUE)
+                    self._records[entry_id] = record
         self._term = uuid.uuid4().hex  # from here on, what arrives is what we write
         self._rewrite()
         self._channel.basic_qos(0, 100, False)
@@ -134,36 +153,36 @@ class AmqpScheduleStore:
         if self._term:
             self._tags.append(message.delivery_tag)  # our own record, back to be kept
             return
-        try:
-            content = json.loads(message.body)
-            int(content["sequence"]), content["records"].items()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ScheduleStateError(
-                f"the queue {QUEUE!r}, which keeps the state of the schedule, holds a message that cannot be read: "
-                f"{message.body[:60]!r}; remove it, or begin anew with `lightbus beat --new-state`, which takes "
-                "every slot until then as decided"
-            ) from error
-        self._state.append((message.delivery_tag, content))
+        body = message.body if isinstance(message.body, bytes) else message.body.encode()
+        self._state.append((_decoded(body, _Numbered).sequence, message.delivery_tag, body))
 
     def _rewrite(self) -> None:
         """All of the state as new messages, in place of the old ones."""
         old, self._tags = self._tags, []
-        entries = list(self._records.items())
-        for first in range(0, max(1, len(entries)), RECORDS_PER_MESSAGE):
-            self._publish_state(dict(entries[first : first + RECORDS_PER_MESSAGE]))
+        if not self._publish_all(self._records):
+            self._publish_state({})  # there is always a message to be handed over
         for tag in old:
             self._channel.basic_ack(tag)
         self._channel.tx_commit()
         self._rewrite_at = time.monotonic() + REWRITE_AFTER_SECONDS
 
-    def _publish_state(self, records: Mapping[str, Mapping[str, Any] | None]) -> None:
+    def _publish_all(self, records: Mapping[str, bytes]) -> bool:
+        """Some messages, each with a part of the records. False when there is none."""
+        entries = iter(records.items())
+        while part := dict(islice(entries, RECORDS_PER_MESSAGE)):
+            self._publish_state(part)
+        return bool(records)
+
+    def _publish_state(self, records: Mapping[str, bytes]) -> None:
         self._sequence += 1
-        body = msgspec.json.encode({"sequence": self._sequence, "records": records})
+        raw = {entry_id: msgspec.Raw(record) for entry_id, record in records.items()}
+        body = msgspec.json.encode({"sequence": self._sequence, "records": raw})
         message = amqp.Message(body, content_type="application/json", delivery_mode=2)
         self._channel.basic_publish(message, exchange="", routing_key=QUEUE)
 
-    def load(self) -> Mapping[str, Mapping[str, Any]]:
-        return dict(self._records)
+    def load(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for entry_id in list(self._records):
+            yield entry_id, msgspec.json.decode(self._records[entry_id])
 
     def commit(
         self, records: Mapping[str, Mapping[str, Any] | None], messages: Sequence[Parcel], done: Sequence[str] = ()
@@ -178,16 +197,15 @@ class AmqpScheduleStore:
                 self._channel.basic_publish(
                     message_of(parcel.wire), exchange=route.exchange, routing_key=route.routing_key
                 )  # fmt: skip
-            entries = list(records.items())
-            for first in range(0, len(entries), RECORDS_PER_MESSAGE):
-                self._publish_state(dict(entries[first : first + RECORDS_PER_MESSAGE]))
+            encoded = {entry_id: msgspec.json.encode(record) for entry_id, record in records.items()}
+            self._publish_all(encoded)
             for tag in done:
                 self._channel.basic_ack(int(tag))
             self._channel.tx_commit()
         for tag in done:
             self._waiting.pop(tag, None)
-        for entry_id, record in records.items():
-            if record is None:
+        for entry_id, record in encoded.items():
+            if record == _NO_RECORD:
                 self._records.pop(entry_id, None)
             else:
                 self._records[entry_id] = record
@@ -200,7 +218,8 @@ class AmqpScheduleStore:
                 if command.get("do") != "report":
                     break  # a report is given once all is done that was asked for before it
                 del self._waiting[tag]
-                answer = amqp.Message(msgspec.json.encode(self._records), correlation_id=str(command.get("request")))
+                raw = {entry_id: msgspec.Raw(record) for entry_id, record in self._records.items()}
+                answer = amqp.Message(msgspec.json.encode(raw), correlation_id=str(command.get("request")))
                 self._channel.basic_publish(answer, exchange="", routing_key=str(command.get("reply_to")))
                 self._channel.basic_ack(int(tag))
                 self._channel.tx_commit()
@@ -245,7 +264,7 @@ class AmqpScheduleStore:
         asked = False
         while time.monotonic() < deadline:
             if self.lead():
-                return dict(self._records)
+                return dict(self.load())
             with self._talking():
                 if not asked:
                     reply_to = self._channel.queue_declare("", exclusive=True, auto_delete=True).queue
@@ -309,3 +328,15 @@ class AmqpScheduleStore:
         except (TransportError, ScheduleStateError):
             self.resign()
             raise
+
+
+def _decoded(body: bytes, kind: type[T]) -> T:
+    """Raises ScheduleStateError: it is no message of the state."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ScheduleStateError(
+            f"the queue {QUEUE!r}, which keeps the state of the schedule, holds a message that cannot be read: "
+            f"{body[:60]!r}; remove it, or begin anew with `lightbus beat --new-state`, which takes every slot until "
+            "then as decided"
+        ) from error

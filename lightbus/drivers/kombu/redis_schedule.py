@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -29,7 +29,6 @@ from .wire import envelope_of
 
 LEASE_SECONDS = 1.0
 _RENEW_AFTER = 0.25
-_AT_ONCE = 2000  # records read before the lease is kept up again
 
 #: KEYS: leader. ARGV: term so far, a new term, lease in ms. Gives the term of this process, or "".
 LEAD = Script(
@@ -111,18 +110,14 @@ class RedisScheduleStore:
         self._renew_at = now + LEASE_SECONDS * _RENEW_AFTER
         return self._term
 
-    def load(self) -> Mapping[str, Mapping[str, Any]]:
-        return self.records()
-
-    def records(self) -> Mapping[str, Mapping[str, Any]]:
-        found: dict[str, Mapping[str, Any]] = {}
+    def load(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         with talking(self._client.where):
             for name, text in self._client.redis.hscan_iter(self._key("records"), count=1000):
                 entry_id = name.decode()
-                found[entry_id] = read_record(entry_id, text, self._client.where)
-                if self._term and len(found) % _AT_ONCE == 0:
-                    self.lead()
-        return found
+                yield entry_id, read_record(entry_id, text, self._client.where)
+
+    def records(self) -> Mapping[str, Mapping[str, Any]]:
+        return dict(self.load())
 
     def commands(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
         with talking(self._client.where):

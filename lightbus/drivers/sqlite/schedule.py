@@ -26,7 +26,7 @@ from .wake import Waker
 LEASE_SECONDS = 1.0
 #: A lease is kept up when that much of it has passed.
 _RENEW_AFTER = 0.25
-_AT_ONCE = 2000  # records read before the lease is kept up again
+_AT_ONCE = 1000  # records in memory
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS schedule_records(entry TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
@@ -76,18 +76,21 @@ class SqliteScheduleStore:
         c.execute("INSERT OR REPLACE INTO schedule_leader VALUES(1,?,?)", (self._term, now + LEASE_SECONDS))
         self._renew_at = now + LEASE_SECONDS * _RENEW_AFTER
 
-    def load(self) -> Mapping[str, Mapping[str, Any]]:
-        return self.records()
+    def load(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        last = ""
+        while True:
+            with self._talking():
+                rows = self._read(
+                    "SELECT entry, record FROM schedule_records WHERE entry>? ORDER BY entry LIMIT ?", (last, _AT_ONCE)
+                )
+            for entry_id, text in rows:
+                yield entry_id, read_record(entry_id, text, self._database.path)
+            if len(rows) < _AT_ONCE:
+                return
+            last = rows[-1][0]
 
     def records(self) -> Mapping[str, Mapping[str, Any]]:
-        with self._talking():
-            rows = self._read("SELECT entry, record FROM schedule_records")
-        found: dict[str, Mapping[str, Any]] = {}
-        for entry_id, text in rows:
-            found[entry_id] = read_record(entry_id, text, self._database.path)
-            if self._term and len(found) % _AT_ONCE == 0:
-                self.lead()
-        return found
+        return dict(self.load())
 
     def commands(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
         with self._talking():
@@ -137,8 +140,8 @@ class SqliteScheduleStore:
             self._database.close()
         self._term = ""
 
-    def _read(self, sql: str) -> list[tuple[Any, ...]]:
-        return self._database.read(sql)
+    def _read(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        return self._database.read(sql, parameters)
 
     @contextmanager
     def _talking(self) -> Iterator[None]:
