@@ -1,9 +1,10 @@
 """Several `lightbus beat`, killed and frozen at random, and a ledger: each slot sent once, none left out.
 
-    python -m tests.faults.beat_soak --rounds 1000 --beats 3 --broker redis
+    python -m tests.faults.beat_soak --rounds 1000 --beats 3 --broker redis --restarts --skew-seconds 5
 
 A round is one fault: kill -9 of a beat and another in its place, or SIGSTOP for up to 4 seconds. The slots that were
 sent are compared with all that there are from the anchors of the entries to where the state on the broker ends.
+With a skew the clock of each beat is wrong by a constant of its own, and any two differ by at most that.
 """
 
 from __future__ import annotations
@@ -32,7 +33,14 @@ from tests.processes import Process, Processes, wait_for
 PERIODS = {"fast": 0.2, "slow": 0.7, "third": 1.1}
 OPTIONS: dict[str, dict[str, object]] = {"amqp": {"heartbeat": 1}}
 APP = """
+import os
+from datetime import datetime, timedelta, timezone
+
+from lightbus.beat import SystemClock
 from lightbus.compat import Settings, default_app, task
+
+wrong_by = timedelta(seconds=float(os.environ["WRONG_BY_SECONDS"]))
+SystemClock.now = lambda self: datetime.now(timezone.utc) + wrong_by
 
 default_app().configure(Settings(broker_url={url!r}, broker_transport_options={options!r}, default_queue="ledger"))
 
@@ -88,15 +96,20 @@ class Report:
 class Beats:
     """Some beats of one project; dead ones are replaced."""
 
-    def __init__(self, processes: Processes, folder: Path, count: int) -> None:
+    def __init__(
+        self, processes: Processes, folder: Path, count: int, chance: random.Random, skew_seconds: float
+    ) -> None:
         self._processes, self._folder = processes, folder
+        self._chance, self._skew_seconds = chance, skew_seconds
         self.every: list[Process] = []
         self.living = [self.start() for _ in range(count)]
 
     def start(self) -> Process:
+        wrong_by = self._skew_seconds * self._chance.uniform(-0.5, 0.5)
         process = self._processes.start(
-            "python", "-m", "lightbus.cli", "beat", "-A", "proj", name="beat", folder=self._folder
-        )
+            "python", "-m", "lightbus.cli", "beat", "-A", "proj", name="beat", folder=self._folder,
+            environment={"WRONG_BY_SECONDS": f"{wrong_by:.3f}"},
+        )  # fmt: skip
         self.every.append(process)
         return process
 
@@ -136,7 +149,8 @@ def _restart(server: Server, chance: random.Random) -> str:
 
 
 def soak(
-    seed: int, rounds: int, beats: int, broker: str, url: str, folder: Path, server: Server | None = None
+    seed: int, rounds: int, beats: int, broker: str, url: str, folder: Path, server: Server | None = None, *,
+    skew_seconds: float = 0.0,
 ) -> Report:  # fmt: skip
     """One soak on the broker at `url`, of kind `broker`; `server` is killed and started again now and then."""
     report, chance = Report(seed, broker), random.Random(seed)
@@ -146,7 +160,7 @@ def soak(
     processes = Processes(folder)
     transport = open_transport(url, options=OPTIONS.get(broker, {}))
     try:
-        running = Beats(processes, folder, beats)
+        running = Beats(processes, folder, beats, chance, skew_seconds)
         logs = [one.log for one in running.every]
         wait_for(lambda: any(" leading, " in log.read_text() for log in logs), 60, "a first leader", logs)
         for _ in range(rounds):
@@ -228,13 +242,14 @@ def main() -> int:
     parser.add_argument("--beats", type=int, default=3)
     parser.add_argument("--broker", choices=["amqp", "redis", "sqlite"], default="redis")
     parser.add_argument("--restarts", action="store_true", help="one fault in ten kills the broker, for up to 3 s")
+    parser.add_argument("--skew-seconds", type=float, default=0.0, help="how far apart the beats' clocks are at most")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="lightbus-beat-soak-"))
     (folder / "project").mkdir()
     with broker_url(given.broker, folder) as (url, server):
         report = soak(
             given.seed, given.rounds, given.beats, given.broker, url, folder / "project",
-            server if given.restarts else None,
+            server if given.restarts else None, skew_seconds=given.skew_seconds,
         )  # fmt: skip
     print(report)
     if not report.is_clean:
