@@ -179,7 +179,7 @@ def _store(server: redis.Redis, entries: int) -> None:
 def _arrival(server: redis.Redis, seconds: float) -> float:
     """When the next message came."""
     deadline = time.monotonic() + seconds
-    while server.brpop(["bench.schedule"], timeout=1) is None:
+    while server.brpop(["bench.schedule", "lightbus.bench.schedule"], timeout=1) is None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"nothing was sent within {seconds:g} s")
     return time.perf_counter()

@@ -38,7 +38,7 @@ from .publishing import Publication, PublishHook, PublishHooks
 from .serving import CallEndpoint
 
 if TYPE_CHECKING:
-    from lightbus_scheduler import Job, Misfire, Schedule
+    from lightbus_scheduler import Job, Misfire, Overlap, Schedule
 
     from .batches import Batches
     from .outbox import OutboxStore
@@ -252,6 +252,7 @@ class Bus:
         tz: str = "UTC",
         name: str = "",
         misfire: Misfire | None = None,
+        overlap: Overlap = "allow",
         jitter_seconds: float = 0.0,
         retry: RetryPolicy | None = None,
     ) -> Callable[[F], F]:
@@ -264,6 +265,7 @@ class Bus:
             tz: an IANA name.
             name: of its queue and of its entry in the schedule; default the function's name. Renaming it begins anew.
             misfire: what becomes of slots that came due while no `lightbus beat` ran; default: the last one is run.
+            overlap: when the run before has not ended: `allow` another, `skip` this one, or `queue-one`: run it then.
             jitter_seconds: run each slot up to that much later; how much is fixed for the slot.
             retry: when and how often a failure is tried again; default `RetryPolicy()`.
 
@@ -283,9 +285,11 @@ class Bus:
             api = api_of(self.name, own)
             self.on(api.api_events["due"], name=own, retry=retry)(listening(function))
             target = FunctionTarget(self, own, api)
+            target.check_overlap(overlap)
             entry = Entry(
-                id=f"{self.name}.{own}", schedule=schedule, misfire=misfire or Misfire(), jitter_seconds=jitter_seconds
-            )
+                id=f"{self.name}.{own}", schedule=schedule, misfire=misfire or Misfire(), overlap=overlap,
+                jitter_seconds=jitter_seconds,
+            )  # fmt: skip
             self._jobs.append(Job(entry, target, f"@bus.schedule, {function.__module__}.{function.__qualname__}"))
             return function
 

@@ -3,7 +3,8 @@
 The arithmetic is `lightbus_scheduler`'s, keeping state and sending at one moment a `ports.ScheduleStore`'s.
 """
 
+from .ends import Ends
 from .loop import SystemClock, run
 from .targets import EventTarget, FunctionTarget, Target
 
-__all__ = ["EventTarget", "FunctionTarget", "SystemClock", "Target", "run"]
+__all__ = ["Ends", "EventTarget", "FunctionTarget", "SystemClock", "Target", "run"]

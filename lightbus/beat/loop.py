@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 
-from lightbus_scheduler import Firing, Runner
+from lightbus_scheduler import Firing, Job, Runner
 
 from ..core.message import Parcel
 from ..ports import ScheduleStore
+from .ends import Ends, marked
 from .targets import Target
 
 
@@ -27,10 +28,20 @@ class SystemClock:
 def parcels_of(firing: Firing) -> Sequence[Parcel]:
     """The messages of a firing, by its target."""
     target: Target = firing.job.target
-    return target.parcels(firing)
+    if firing.cancels:
+        target.cancel(firing.cancels)
+    return marked(firing, target.parcels(firing))
 
 
-def run(runner: Runner[Parcel], store: ScheduleStore, stop: threading.Event, on_step: Callable[[bool], None]) -> None:
+def may_run(job: Job, message_id: str) -> bool:
+    """Whether what the message of that id fired may still run; see `Runner.may_run`."""
+    target: Target = job.target
+    return target.may_run(message_id)
+
+
+def run(
+    runner: Runner[Parcel], store: ScheduleStore, ends: Ends, stop: threading.Event, on_step: Callable[[bool], None]
+) -> None:
     """Run until `stop` is set, then let another process lead.
 
     Args:
@@ -41,6 +52,8 @@ def run(runner: Runner[Parcel], store: ScheduleStore, stop: threading.Event, on_
     """
     try:
         while not stop.is_set():
+            if runner.looks_at_ends:
+                ends.pass_on(runner.note_ends)
             seconds = runner.step()
             on_step(runner.leading)
             if seconds > 0 and not stop.is_set():

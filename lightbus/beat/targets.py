@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from lightbus_scheduler import Firing
+from lightbus_scheduler import Firing, Overlap, ScheduleError
 
 from ..core.api import Api, Event
 from ..core.codec import encode_event
@@ -32,6 +32,15 @@ class Target(Protocol):
 
     def url(self) -> str:
         """The broker on which it has to be sent."""
+
+    def check_overlap(self, rule: Overlap) -> None:
+        """Raises ScheduleError: nobody could tell whether the last firing still runs, or end it."""
+
+    def may_run(self, message_id: str) -> bool:
+        """Whether the firing with that message may still run. What workers tell is known elsewhere."""
+
+    def cancel(self, message_id: str) -> None:
+        """End the firing with that message, if it still waits or runs."""
 
 
 class SendingBus(Protocol):
@@ -59,6 +68,18 @@ class EventTarget:
         self.bus.transport.declare(Topology((Exchange(EVENTS_EXCHANGE, "topic"),)))
         return [_event_parcel(self.bus.name, self.event, firing.message_id, event_route(spec.name, spec.major))]
 
+    def check_overlap(self, rule: Overlap) -> None:
+        """See `Target`."""
+        if rule != "allow":
+            raise ScheduleError("overlap", rule, "allow, for an event: any number of listeners may handle it")
+
+    def may_run(self, message_id: str) -> bool:
+        """See `Target`."""
+        return True
+
+    def cancel(self, message_id: str) -> None:
+        """See `Target`. Never called, as `check_overlap` refuses it."""
+
     def describe(self) -> str:
         """See `Target`."""
         return f"event {spec_of(self.event).name}"
@@ -84,6 +105,18 @@ class FunctionTarget:
         topology = listener_topology(self.bus.name, self.listener, (key,))
         self.bus.transport.declare(topology)
         return [_event_parcel(self.bus.name, event, firing.message_id, topology.queues[0].route)]
+
+    def check_overlap(self, rule: Overlap) -> None:
+        """See `Target`."""
+        if rule == "cancel":
+            raise ScheduleError("overlap", rule, "allow, skip, queue-one: a running function cannot be ended from here")
+
+    def may_run(self, message_id: str) -> bool:
+        """See `Target`: until its worker has told."""
+        return True
+
+    def cancel(self, message_id: str) -> None:
+        """See `Target`. Never called, as `check_overlap` refuses it."""
 
     def describe(self) -> str:
         """See `Target`."""

@@ -19,7 +19,7 @@ import click
 from lightbus_scheduler import Every, Job, Plan, Progress, Runner
 
 from ..beat import SystemClock, run
-from ..beat.loop import parcels_of
+from ..beat.loop import may_run, parcels_of
 from ..core.errors import AccessRefused, BrokerUnreachable, ConnectionLost, NotConfirmed, NotLeading
 from ..core.message import Parcel
 from ..version import VERSION
@@ -94,7 +94,9 @@ def beat(
     say(f"lightbus {VERSION} beat for {', '.join(app.names)} on {without_password(schedule.url)}")
     say("\n".join(next_lines(schedule.jobs, seeds)))
     keep_for_good()
-    runner: Runner[Parcel] = Runner(schedule.jobs, store, parcels_of, SystemClock(), schedule.job_of, AWAY, seeds=seeds)
+    runner: Runner[Parcel] = Runner(
+        schedule.jobs, store, parcels_of, SystemClock(), schedule.job_of, AWAY, may_run, seeds
+    )  # fmt: skip
     with contextlib.ExitStack() as held:
         if pidfile is not None:
             held.callback(PidFile(pidfile).remove)
@@ -116,7 +118,7 @@ def beat(
                 sign.show(Health(ready=True, processes=1, consuming=int(leading)), time.monotonic())
 
         say(f"lightbus beat ready pid={os.getpid()}")
-        run(runner, store, stop, on_step)
+        run(runner, store, schedule.ends(), stop, on_step)
         for sign in signs:
             sign.gone()
         app.close()

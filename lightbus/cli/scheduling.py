@@ -17,10 +17,10 @@ import msgspec
 from lightbus_scheduler import Job, Progress, ScheduleError
 from lightbus_scheduler.plain import ENTRY_KEYS, Plain, entry_from, refuse_unknown
 
-from ..beat import EventTarget, Target
+from ..beat import Ends, EventTarget, Target
 from ..core.errors import ConfigError
-from ..drivers import open_schedule_store
-from ..ports import ScheduleStore
+from ..drivers import open_schedule_store, open_transport
+from ..ports import ScheduleStore, Transport
 from . import pyproject
 from .apps import LoadedApp
 from .shared import without_password
@@ -75,10 +75,23 @@ class AppSchedule:
 
     def store(self) -> ScheduleStore:
         """Where the schedule is kept; raises ConfigError as `url` does, or when that broker cannot keep one."""
-        url, options = self.url, {}
-        if self.app.task_app is not None and self.app.task_app.bus.url == url:
-            options = dict(self.app.task_app.settings.broker_transport_options)
-        return open_schedule_store(url, options=options)
+        return open_schedule_store(self.url, options=self._options())
+
+    def ends(self) -> Ends:
+        """What workers tell on that broker."""
+        opened: list[Transport] = []
+
+        def transport() -> Transport:
+            if not opened:
+                opened.append(open_transport(self.url, options=self._options()))
+            return opened[0]
+
+        return Ends(transport)
+
+    def _options(self) -> dict[str, object]:
+        if self.app.task_app is not None and self.app.task_app.bus.url == self.url:
+            return dict(self.app.task_app.settings.broker_transport_options)
+        return {}
 
     @property
     def task_app(self) -> TaskApp:
@@ -117,9 +130,9 @@ class AppSchedule:
         """
         refuse_unknown(definition, _KNOWN, "an entry")
         entry = entry_from(definition)
-        if entry.overlap != "allow":
-            raise ScheduleError("overlap", entry.overlap, "allow; the others are not offered here yet")
-        return Job(entry, self._target(definition), "stored", definition)
+        target = self._target(definition)
+        target.check_overlap(entry.overlap)
+        return Job(entry, target, "stored", definition)
 
     def _target(self, plain: Plain) -> Target:
         if (plain.get("task") is None) == (plain.get("event") is None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timezone, tzinfo
@@ -9,12 +10,15 @@ from sys import intern
 from types import MappingProxyType
 from typing import Any
 
-from lightbus_scheduler import Entry, Firing, Job
+from lightbus_scheduler import Entry, Firing, Job, Overlap, ScheduleError
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, LightbusError
 from ..core.message import Parcel
 from .app import TaskApp
 from .schedules import PeriodicTask, periodic_tasks
+from .states import READY_STATES
+
+logger = logging.getLogger("lightbus.beat")
 
 HELD = "Celery's beat fires it"  #: note of the pause in which Lightbus leaves an entry to Celery's beat
 
@@ -54,6 +58,44 @@ class TaskTarget:
             return {**own._exec_options(), "ignore_result": own.ignores_result()}
         task = None if self.celery_app is None else self.celery_app.tasks.get(self.task)
         return {} if task is None else {**task._get_exec_options(), "ignore_result": task.ignore_result}
+
+    def check_overlap(self, rule: Overlap) -> None:
+        """See `lightbus.beat.Target`."""
+        if rule == "allow":
+            return
+        if not self._keeps_result() and self.app.find(self.task) is None:
+            raise ScheduleError(
+                "overlap", rule, f"allow, for {self.task!r}: nobody could tell when it has ended, as it is no task of "
+                "Lightbus here, and no result of it is kept; set a result_backend and ignore_result=False, or move it"
+            )  # fmt: skip
+        if rule == "cancel" and self._control() is None:
+            raise ScheduleError(
+                "overlap", rule, "allow, skip, queue-one: this app has no remote control to revoke with"
+            )
+
+    def may_run(self, message_id: str) -> bool:
+        """See `lightbus.beat.Target`: while there is no result. A worker of Lightbus tells besides."""
+        if not self._keeps_result():
+            return True
+        try:
+            document = self.app.results.fetch(message_id)
+        except LightbusError as error:
+            logger.warning("whether task %s still runs is not known, the results cannot be read: %s", self.task, error)
+            return True
+        return document is None or document.status not in READY_STATES
+
+    def cancel(self, message_id: str) -> None:
+        """See `lightbus.beat.Target`."""
+        if (control := self._control()) is not None:
+            control.revoke(message_id, terminate=True)
+
+    def _control(self) -> Any:
+        own = getattr(self.app, "control", None)
+        return own if own is not None or self.celery_app is None else self.celery_app.control
+
+    def _keeps_result(self) -> bool:
+        ignores = {**self._options_of_task(), **self.options}.get("ignore_result")
+        return not (self.app.settings.task_ignore_result if ignores is None else ignores) and self.app.results.keeps
 
     def _check_exchange(self, exchange: str) -> None:
         """RabbitMQ closes the channel on a message for an exchange that is not there, with all that is due on it."""

@@ -20,6 +20,8 @@ from .times import iso_utc
 
 ATTEMPT_HEADER = "lightbus_attempt"
 REPEAT_HEADER = "lightbus_repeat"  #: set on a copy that may double a message: its original was a redelivery
+#: Of what a schedule has fired that wants to know when it has been handled: the message's id, a space, the entry's id.
+SLOT_HEADER = "lightbus_slot"
 DEAD_PREFIX = "lightbus_dead_"
 HISTORY_HEADER = "lightbus_history"  #: of a replayed dead letter: its earlier failures, as a JSON array
 

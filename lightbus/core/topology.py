@@ -11,6 +11,7 @@ Pure: drivers carry a `Topology` out. The names are part of the wire contract (d
     lightbus.dead                   what could not be handled, with its reason
     lightbus.describe               topic exchange on which workers are asked what they are
     lightbus.describe.<app>.<token> one exclusive queue per app of a running worker, bound to it
+    lightbus.schedule.ends          which firings of a schedule have ended, for its leader
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from .message import MAX_NAME_LENGTH, Route
 EVENTS_EXCHANGE = "lightbus.events"
 DESCRIBE_EXCHANGE = "lightbus.describe"
 DEAD_LETTER_QUEUE = "lightbus.dead"
+ENDS_QUEUE = "lightbus.schedule.ends"  #: where workers tell that what a schedule fired has been handled
 TASK_QUEUE_PREFIX = "lightbus."
 
 #: An RPC queue without a server goes after that long, and its callers are then told at once that nobody serves.

@@ -12,8 +12,8 @@ from concurrent.futures import Future
 
 from ..core.errors import Unwritable
 from ..core.message import Route, Wire
-from ..core.outcome import Ack, Copy, DeadLetter, Outcome, Received, Requeue, copy_for, printable
-from ..core.topology import Topology, dead_letter_queue
+from ..core.outcome import SLOT_HEADER, Ack, Copy, DeadLetter, Outcome, Received, Requeue, copy_for, printable
+from ..core.topology import ENDS_QUEUE, Topology, dead_letter_queue
 from ..ports import Delivery, Transport
 
 logger = logging.getLogger("lightbus.worker")
@@ -35,6 +35,8 @@ class Settler:
     def settle(self, delivery: Delivery, outcome: Outcome) -> None:
         """Carry `outcome` out. A delivery that was acknowledged early keeps that, and only its copy is published."""
         if isinstance(outcome, Ack):
+            if SLOT_HEADER in delivery.wire.headers and outcome.verdict != "retry":
+                self._tell_end(delivery)
             delivery.ack()
             return
         if isinstance(outcome, Requeue):
@@ -71,8 +73,13 @@ class Settler:
         sent = self._transport.publish(copy.wire, copy.route, delay_seconds=copy.delay_seconds)
         sent.add_done_callback(lambda done: self._on_sent(delivery, outcome, done, is_bare=is_bare))
 
+    def _tell_end(self, delivery: Delivery) -> None:
+        """Tell the schedule that fired it. A crash before the acknowledgement tells it again, which does no harm."""
+        told = Wire(body=b"", headers={SLOT_HEADER: delivery.wire.headers[SLOT_HEADER]})
+        self.send(told, Route("", ENDS_QUEUE))
+
     def send(self, wire: Wire, route: Route) -> None:
-        """Publish an answer that belongs to no delivery."""
+        """Publish what belongs to no delivery."""
         with self._idle:
             self._under_way += 1
         self._transport.publish(wire, route).add_done_callback(self._on_answered)
@@ -85,6 +92,8 @@ class Settler:
     def _on_sent(self, delivery: Delivery, outcome: Outcome, sent: Future[None], *, is_bare: bool) -> None:
         error = sent.exception()
         if error is None:
+            if isinstance(outcome, DeadLetter) and SLOT_HEADER in delivery.wire.headers:
+                self._tell_end(delivery)
             delivery.ack()
         elif isinstance(error, Unwritable) and not is_bare:  # to hand it back would bring it again, for ever
             self._park_body(delivery, DeadLetter("unwritable", str(error)))
@@ -98,7 +107,7 @@ class Settler:
 
     def _on_answered(self, sent: Future[None]) -> None:
         if (error := sent.exception()) is not None:
-            logger.error("an answer for a lost run was not sent: %s", error)
+            logger.error("what belongs to no delivery was not sent: %s", error)
         with self._idle:
             self._under_way -= 1
             self._idle.notify_all()

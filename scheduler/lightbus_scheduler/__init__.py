@@ -6,7 +6,7 @@ It computes and decides; sending, remembering and waiting are left to the caller
 
 from .commands import new_command
 from .cron import Cron
-from .entries import Decision, Entry, Misfire, Progress, message_id
+from .entries import Decision, Entry, Misfire, Overlap, Progress, message_id
 from .errors import CronError, ScheduleError
 from .expression import Dialect, Expression, parse, parse_celery
 from .kinds import Every, Once, Schedule, Window, between, last_between
@@ -16,6 +16,6 @@ from .runner import Runner
 
 __all__ = [
     "Cron", "CronError", "Decision", "Dialect", "Entry", "Every", "Expression", "Firing", "Job", "Misfire",
-    "Once", "Plan", "Progress", "Runner", "Schedule", "ScheduleError", "Store", "Window", "between", "last_between",
-    "message_id", "new_command", "parse", "parse_celery",
+    "Once", "Overlap", "Plan", "Progress", "Runner", "Schedule", "ScheduleError", "Store", "Window", "between",
+    "last_between", "message_id", "new_command", "parse", "parse_celery",
 ]  # fmt: skip

@@ -31,6 +31,7 @@ class Book:
         self.of_code = {job.entry.id: job for job in jobs}
 
         self._job_of = job_of
+        self._overlapping: set[str] = set()
 
         @lru_cache(maxsize=_READ)
         def read(text: bytes) -> Job:
@@ -38,6 +39,11 @@ class Book:
 
         self._read = read
         self.plan = Plan(lambda text: read(text).entry)
+
+    @property
+    def looks_at_ends(self) -> bool:
+        """Whether the rule of some entry asks if its last firing has ended."""
+        return bool(self._overlapping)
 
     def job(self, entry_id: str) -> Job:
         """The job, as code or the kept definition tells it."""
@@ -71,8 +77,16 @@ class Book:
         if self.plan.holds(entry_id, given, progress):
             return progress
         if not isinstance(given, bytes):
-            return self.plan.put(given, progress)
+            return self._put(given, progress, None)
         entry = self._job_of(definition or {}).entry
         if entry.id != entry_id:
             raise ScheduleError("id of a stored entry", entry.id, entry_id)
-        return self.plan.put(entry, progress, given)
+        return self._put(entry, progress, given)
+
+    def _put(self, entry: Entry, progress: Progress, text: bytes | None) -> Progress:
+        (self._overlapping.discard if entry.overlap == "allow" else self._overlapping.add)(entry.id)
+        return self.plan.put(entry, progress, text)
+
+    def remove(self, entry_id: str) -> None:
+        self._overlapping.discard(entry_id)
+        self.plan.remove(entry_id)

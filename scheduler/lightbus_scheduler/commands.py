@@ -63,7 +63,7 @@ class Commands(Generic[T]):
             case "rm":
                 if entry_id in self.book.of_code:
                     raise ScheduleError("entry", entry_id, "one that was added to the store; this one is in the code")
-                plan.remove(entry_id)
+                self.book.remove(entry_id)
                 return {entry_id: None}, []
             case "trigger":
                 kind = f"trigger {command['request']}"

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from .entries import Decision, Entry, Outcome, Progress, message_id
 from .kinds import between, last_between
 
-IsRunning = Callable[[str, str], bool]  #: entry id and message id to: is that message still waiting or being handled?
+#: Entry id and message id to: may that message still be waiting or being handled? False only when it surely is not.
+IsRunning = Callable[[str, str], bool]
 
 #: More skipped slots than that in a row are not counted one by one.
 _COUNTED = 1000
@@ -44,7 +45,7 @@ def decide(
     decisions += [Decision(entry.id, slot, slot, "fired") for slot in between(entry.slots, after, last)]
     decisions = _within_count(entry, progress, decisions)
     if entry.overlap != "allow":
-        decisions = _without_overlap(entry, progress, decisions, is_running)
+        decisions = _without_overlap(entry, progress, decisions, now, is_running)
     return decisions
 
 
@@ -54,6 +55,15 @@ def _last_due(entry: Entry, decided: datetime, now: datetime) -> datetime | None
     if last is not None and entry.jitter_seconds and entry.due_at(last) > now:
         return last_between(entry.slots, decided, last - _BLINK)
     return last
+
+
+def may_run(entry: Entry, progress: Progress, now: datetime, is_running: IsRunning) -> bool:
+    """Whether the last firing may still be waiting or being handled."""
+    if progress.last_slot is None or progress.over:
+        return False
+    if progress.last_at is not None and now - progress.last_at > timedelta(seconds=entry.overlap_limit_seconds):
+        return False
+    return is_running(entry.id, progress.last_id(entry.id))
 
 
 def is_finished(entry: Entry, progress: Progress) -> bool:
@@ -79,6 +89,7 @@ def advanced(progress: Progress, decision: Decision, at: datetime) -> Progress:
         fired=progress.fired + 1,
         last_slot=decision.last,
         last_at=at,
+        over=False,
         queued=None if progress.queued == decision.last else progress.queued,
     )
 
@@ -149,13 +160,11 @@ def _within_count(entry: Entry, progress: Progress, decisions: list[Decision]) -
 
 
 def _without_overlap(
-    entry: Entry, progress: Progress, decisions: list[Decision], is_running: IsRunning
+    entry: Entry, progress: Progress, decisions: list[Decision], now: datetime, is_running: IsRunning
 ) -> list[Decision]:
     """Of several firings at once the first counts as running when the next is looked at."""
     kept: list[Decision] = []
-    running_id = progress.last_id(entry.id)
-    if not running_id or not is_running(entry.id, running_id):
-        running_id = ""
+    running_id = progress.last_id(entry.id) if may_run(entry, progress, now, is_running) else ""
     has_queued = progress.queued is not None
     for decision in decisions:
         if decision.fires and (running_id or has_queued):

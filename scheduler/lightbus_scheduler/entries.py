@@ -59,13 +59,16 @@ class Entry:
             and always before the next slot.
         start, end: the slots from one on, and the other included.
         max_count: after that many firings there are no more.
-        overlap: what happens when the firing before still runs.
+        overlap: what happens when the firing before still runs: fire all the same (`allow`), not at all (`skip`),
+            when it has ended, but one at most (`queue-one`), or at once, ending the other (`cancel`).
+        overlap_limit_seconds: a firing of which nothing has been heard for so long counts as ended.
     """
 
     id: str
     schedule: Schedule
     misfire: Misfire = _USUAL
     overlap: Overlap = "allow"
+    overlap_limit_seconds: float = 86400.0
     jitter_seconds: float = 0.0
     start: datetime | None = None
     end: datetime | None = None
@@ -76,6 +79,8 @@ class Entry:
             raise ScheduleError("id of an entry", self.id, "1 to 200 printable characters")
         if self.overlap not in get_args(Overlap):
             raise ScheduleError("overlap", str(self.overlap), ", ".join(get_args(Overlap)))
+        if self.overlap_limit_seconds <= 0:
+            raise ScheduleError("overlap limit", f"{self.overlap_limit_seconds:g} s", "more than 0 s")
         if self.jitter_seconds < 0:
             raise ScheduleError("jitter", f"{self.jitter_seconds:g} s", "0 s or more")
         if self.max_count is not None and self.max_count < 1:
@@ -114,6 +119,7 @@ class Progress:
         last_outcome, last_reason: of the last decision.
         paused: the note of the pause; None while not paused.
         queued: a slot that waits for the firing before to end.
+        over: somebody has told that the last firing has ended; only with an overlap rule.
     """
 
     decided: datetime
@@ -126,6 +132,7 @@ class Progress:
     last_reason: str = ""
     paused: str | None = None
     queued: datetime | None = None
+    over: bool = False
 
     def last_id(self, entry_id: str) -> str:
         """The id of the message that the last firing sent; "" when there was none."""

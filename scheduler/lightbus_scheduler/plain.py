@@ -4,7 +4,7 @@
     {"every_seconds": 30, "anchor": "2026-01-01T00:00:00+00:00"}
     {"at": "2026-01-31T03:00:00+00:00"}
 
-with, of an entry, `id`, `misfire`, `overlap`, `jitter_seconds`, `start`, `end`, `count`.
+with, of an entry, `id`, `misfire`, `overlap`, `overlap_limit_seconds`, `jitter_seconds`, `start`, `end`, `count`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _KINDS = {
     "every_seconds": frozenset({"every_seconds", "anchor"}),
     "at": frozenset({"at"}),
 }
-_POLICIES = frozenset({"id", "misfire", "overlap", "jitter_seconds", "start", "end", "count"})
+_POLICIES = frozenset({"id", "misfire", "overlap", "overlap_limit_seconds", "jitter_seconds", "start", "end", "count"})
 _MISFIRE = frozenset(field.name for field in fields(Misfire))
 _MOMENTS = ("decided", "anchor", "last_slot", "last_at", "queued")
 _PROGRESS = frozenset(field.name for field in fields(Progress))
@@ -96,6 +96,7 @@ def entry_from(plain: Plain, default_tz: str = "UTC") -> Entry:
         schedule=schedule_from(plain, default_tz),
         misfire=Misfire(**misfire),
         overlap=plain.get("overlap") or "allow",
+        overlap_limit_seconds=float(plain.get("overlap_limit_seconds") or 86400.0),
         jitter_seconds=float(plain.get("jitter_seconds") or 0.0),
         start=_moment(plain, "start"),
         end=_moment(plain, "end"),

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from .cron import Cron
-from .deciding import IsRunning, advanced, decide, is_finished, nothing_runs
+from .deciding import IsRunning, advanced, decide, is_finished, may_run, nothing_runs
 from .entries import Decision, Entry, Progress
 from .kinds import Every, Schedule
 
@@ -149,7 +149,7 @@ class Plan:
             progress = self._rows[entry_id].progress
             if progress.queued is None or progress.paused is not None:
                 continue
-            if not is_running(entry_id, progress.last_id(entry_id)):
+            if not may_run(self.entry(entry_id), progress, now, is_running):
                 decisions.append(Decision(entry_id, progress.queued, progress.queued, "fired", "queued until now"))
         settled = {decision.entry_id for decision in decisions}
         kept: list[_Row] = []

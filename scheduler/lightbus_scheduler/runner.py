@@ -15,7 +15,6 @@ from typing import Generic, TypeVar
 
 from .book import Book
 from .commands import Commands
-from .deciding import IsRunning, nothing_runs
 from .entries import Decision, Progress
 from .plain import Plain, progress_from
 from .ports import Clock, Firing, Job, Store
@@ -43,6 +42,8 @@ class Runner(Generic[T]):
         make: the messages of a firing; what it raises skips that slot, with the error as the reason.
         job_of: the job that a stored definition tells; raises ValueError when it cannot.
         away: exceptions of the store that mean "not now".
+        may_run: whether the message of that id may still be waiting or being handled; False only when it surely is
+            not. Asked for entries with an overlap rule, until `note_ends` tells.
         seeds: for entries without a record: what another scheduler has done of them.
         on_firing: told of each firing that was sent, with its lateness in seconds.
     """
@@ -53,7 +54,7 @@ class Runner(Generic[T]):
     clock: Clock
     job_of: Callable[[Plain], Job]
     away: tuple[type[Exception], ...]
-    is_running: IsRunning = nothing_runs
+    may_run: Callable[[Job, str], bool] = lambda job, message_id: True
     seeds: Mapping[str, Progress] = field(default_factory=dict)
     on_firing: Callable[[Firing, float], None] = lambda firing, late: None
 
@@ -101,6 +102,33 @@ class Runner(Generic[T]):
     def leading(self) -> bool:
         """Whether this process led when it looked last."""
         return bool(self._term)
+
+    @property
+    def looks_at_ends(self) -> bool:
+        """Whether this process leads entries of which `note_ends` wants to know."""
+        return self.leading and self._book.looks_at_ends
+
+    def note_ends(self, ends: Iterable[tuple[str, str]]) -> bool:
+        """Note that messages, by the ids of their entry and their own, have been handled to their end.
+
+        Returns:
+            False when they have to be told again, to whoever leads then.
+        """
+        before: dict[str, Progress] = {}
+        for entry_id, message in ends:
+            if entry_id in self._plan and (known := self._plan.progress(entry_id)).last_id(entry_id) == message:
+                before[entry_id] = known
+        if not before:
+            return True
+        for entry_id, known in before.items():
+            self._plan.set_progress(entry_id, replace(known, over=True))
+        try:
+            self._commit({entry_id: self._book.record(entry_id) for entry_id in before}, (), (), before)
+        except self.away as error:
+            self._report(f"cannot reach the store, what is due waits: {error}")
+            self.stop()
+            return False
+        return True
 
     def carry_out_commands(self) -> list[str] | None:
         """Lead for a moment and do what was asked for, firing nothing that is due.
@@ -184,7 +212,7 @@ class Runner(Generic[T]):
             if progress.decided > now + timedelta(hours=1):
                 ahead.append(entry_id)
         for entry_id in [entry_id for entry_id in self._plan if entry_id not in seen]:
-            self._plan.remove(entry_id)
+            self._book.remove(entry_id)
         if ahead:
             logger.warning(
                 "%d entries (%s) are decided until after now: was the clock ahead? `lightbus schedule rewind` "
@@ -211,7 +239,7 @@ class Runner(Generic[T]):
         return True
 
     def _fire(self, now: datetime) -> bool:
-        decisions = self._plan.due(now, watched_since=self._watched_since, is_running=self.is_running, limit=BATCH)
+        decisions = self._plan.due(now, watched_since=self._watched_since, is_running=self._may_run, limit=BATCH)
         if not decisions:
             return False
         messages: list[T] = []
@@ -237,6 +265,9 @@ class Runner(Generic[T]):
         for decision, firing in made:
             self._tell(decision, firing)
         return True
+
+    def _may_run(self, entry_id: str, message_id: str) -> bool:
+        return self.may_run(self._book.job(entry_id), message_id)
 
     def _firing(self, decision: Decision) -> Firing:
         job = self._book.job(decision.entry_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -171,6 +172,18 @@ def test_a_firing_that_still_runs(overlap: Overlap, outcomes: list[str]) -> None
     running = False
     after = plan.due(seconds(31), watched_since=T0, is_running=lambda entry, message: running)
     assert brief(after) == ([("fired", 20, 20)] if overlap == "queue-one" else [])
+
+
+def test_a_firing_that_is_known_to_be_over_or_not_heard_of_for_too_long_holds_up_nothing() -> None:
+    plan = plan_of(every(10, overlap="skip", overlap_limit_seconds=25))
+    outcomes = []
+    for n in range(10, 100, 10):
+        for decision in plan.due(seconds(n), watched_since=T0, is_running=lambda entry, message: True):
+            progress = plan.apply(decision, seconds(n))
+            outcomes.append(decision.outcome)
+            if n >= 60:
+                plan.set_progress("e", replace(progress, over=True))
+    assert outcomes == ["fired", "skipped", "skipped", "fired", "skipped", "skipped", "fired", "fired", "fired"]
 
 
 def test_an_entry_replaced_or_removed_leaves_no_old_slot_behind() -> None:

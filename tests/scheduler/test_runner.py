@@ -246,6 +246,25 @@ def test_commands_change_the_schedule_once_and_survive_the_leader() -> None:
     assert broker.records["new"]["definition"] == definition
 
 
+def test_what_is_told_of_ends_outlives_the_leader_and_lets_the_next_slot_fire() -> None:
+    broker, clock, entry = Broker(), Clock(), every(10, overlap="queue-one")
+    one = runner(broker, clock, entry, every(1000, "other"))
+    run(one, clock, 35)
+    first, second = ids(entry, 20)
+    assert one.looks_at_ends
+    assert broker.sent == [first]  # the second waits, the third is skipped
+    broker.fails = "before"
+    assert not one.note_ends([("e", first)])
+    run(one, clock, 0.5)
+    assert broker.sent == [first]  # nobody knows of it, as the broker was away: it has to be told again
+    assert one.note_ends([("e", "another"), ("nobody", first), ("e", first)])
+    broker.leader = None
+    other = runner(broker, clock, entry)
+    run(other, clock, 0.5)
+    assert broker.sent == [first, second]
+    assert not runner(broker, clock, every(10, "plain")).looks_at_ends
+
+
 def test_a_decision_far_ahead_of_the_clock_is_told_and_can_be_taken_back(caplog: pytest.LogCaptureFixture) -> None:
     broker, clock, entry = Broker(), Clock(), every(10)
     broker.records["e"] = {"decided": (T0 + timedelta(days=365)).isoformat()}
