@@ -11,6 +11,7 @@ from lightbus_scheduler import Firing, Job, Runner
 
 from ..core.message import Parcel
 from ..ports import ScheduleStore
+from .calls import Answers
 from .ends import Ends, marked
 from .targets import Target
 
@@ -40,8 +41,9 @@ def may_run(job: Job, message_id: str) -> bool:
 
 
 def run(
-    runner: Runner[Parcel], store: ScheduleStore, ends: Ends, stop: threading.Event, on_step: Callable[[bool], None]
-) -> None:
+    runner: Runner[Parcel], store: ScheduleStore, ends: Ends, answers: Answers, stop: threading.Event,
+    on_step: Callable[[bool], None],
+) -> None:  # fmt: skip
     """Run until `stop` is set, then let another process lead.
 
     Args:
@@ -54,6 +56,10 @@ def run(
         while not stop.is_set():
             if runner.looks_at_ends:
                 ends.pass_on(runner.note_ends)
+            if not runner.leading:
+                answers.forget()
+            elif answers.is_used:
+                answers.log()
             seconds = runner.step()
             on_step(runner.leading)
             if seconds > 0 and not stop.is_set():

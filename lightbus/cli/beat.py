@@ -118,7 +118,7 @@ def beat(
                 sign.show(Health(ready=True, processes=1, consuming=int(leading)), time.monotonic())
 
         say(f"lightbus beat ready pid={os.getpid()}")
-        run(runner, store, schedule.ends(), stop, on_step)
+        run(runner, store, schedule.ends, schedule.answers, stop, on_step)
         for sign in signs:
             sign.gone()
         app.close()

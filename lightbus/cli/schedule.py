@@ -224,8 +224,8 @@ def add(entry: str, text: str, apps: tuple[str, ...], url: str | None) -> None:
     \b
     Keys of its definition:
       cron, tz, dialect, fold, gap | every_seconds, anchor | at
-      task, args, kwargs, options | event, fields
-      misfire, jitter_seconds, start, end, count
+      task, args, kwargs, options | event, fields | call, arguments, timeout_seconds
+      misfire, overlap, overlap_limit_seconds, jitter_seconds, start, end, count
     """
     _define("add", entry, text, apps, url)
 

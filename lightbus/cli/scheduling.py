@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,8 @@ import msgspec
 from lightbus_scheduler import Job, Progress, ScheduleError
 from lightbus_scheduler.plain import ENTRY_KEYS, Plain, entry_from, refuse_unknown
 
-from ..beat import Ends, EventTarget, Target
-from ..core.errors import ConfigError
+from ..beat import Answers, Ends, EventTarget, Target, call_target
+from ..core.errors import BadArguments, ConfigError
 from ..drivers import open_schedule_store, open_transport
 from ..ports import ScheduleStore, Transport
 from . import pyproject
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 _OF_CELERY = "beat_schedule"  #: source of the entries that Celery's beat reads too
 _TASK_KEYS = frozenset({"task", "args", "kwargs", "options"})
 _EVENT_KEYS = frozenset({"event", "fields"})
-_KNOWN = ENTRY_KEYS | _TASK_KEYS | _EVENT_KEYS
+_CALL_KEYS = frozenset({"call", "arguments", "timeout_seconds"})
+_KNOWN = ENTRY_KEYS | _TASK_KEYS | _EVENT_KEYS | _CALL_KEYS
+_WHAT = ("task", "event", "call")
 
 logger = logging.getLogger("lightbus.beat")
 
@@ -77,16 +80,19 @@ class AppSchedule:
         """Where the schedule is kept; raises ConfigError as `url` does, or when that broker cannot keep one."""
         return open_schedule_store(self.url, options=self._options())
 
+    @cached_property
     def ends(self) -> Ends:
         """What workers tell on that broker."""
-        opened: list[Transport] = []
+        return Ends(lambda: self._transport)
 
-        def transport() -> Transport:
-            if not opened:
-                opened.append(open_transport(self.url, options=self._options()))
-            return opened[0]
+    @cached_property
+    def answers(self) -> Answers:
+        """Those to the calls that are sent on that broker."""
+        return Answers(lambda: self._transport)
 
-        return Ends(transport)
+    @cached_property
+    def _transport(self) -> Transport:
+        return open_transport(self.url, options=self._options())
 
     def _options(self) -> dict[str, object]:
         if self.app.task_app is not None and self.app.task_app.bus.url == self.url:
@@ -123,7 +129,7 @@ class AppSchedule:
         return {job.entry.id: held for job in self.jobs if job.source == _OF_CELERY}
 
     def job_of(self, definition: Plain) -> Job:
-        """The job that a mapping tells: an entry's keys, and `task`, or `event`, with their arguments.
+        """The job that a mapping tells: an entry's keys, and `task`, `event` or `call`, with their arguments.
 
         Raises:
             ScheduleError: it cannot be used.
@@ -135,9 +141,12 @@ class AppSchedule:
         return Job(entry, target, "stored", definition)
 
     def _target(self, plain: Plain) -> Target:
-        if (plain.get("task") is None) == (plain.get("event") is None):
-            raise ScheduleError("what to fire", "task and event" if plain.get("task") else "nothing", "task, or event")
-        if plain.get("task") is not None:
+        told = [what for what in _WHAT if plain.get(what) is not None]
+        if len(told) != 1:
+            raise ScheduleError("what to fire", " and ".join(told) or "nothing", f"one of {', '.join(_WHAT)}")
+        if told == ["call"]:
+            return self._call(plain)
+        if told == ["task"]:
             from ..compat.beat import task_target
 
             args, kwargs, options = plain.get("args") or [], plain.get("kwargs") or {}, plain.get("options") or {}
@@ -159,6 +168,22 @@ class AppSchedule:
         except msgspec.ValidationError as error:
             raise ScheduleError(f"fields of {name}", str(plain.get("fields")), str(error)) from error
         return EventTarget(bus, event)
+
+    def _call(self, plain: Plain) -> Target:
+        calls, name = self.app.calls(), str(plain["call"])
+        if name not in calls:
+            near = difflib.get_close_matches(name, calls, n=1)
+            raise ScheduleError("call", name, f"did you mean {near[0]!r}?" if near else ", ".join(sorted(calls)))
+        timeout = plain.get("timeout_seconds")
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0):
+            raise ScheduleError("timeout_seconds", repr(timeout), "a number of seconds above 0")
+        arguments = plain.get("arguments") or {}
+        if not isinstance(arguments, Mapping):
+            raise ScheduleError("arguments", repr(arguments), "a table")
+        try:
+            return call_target(self.app.bus(), calls[name], arguments, timeout, self.answers)
+        except BadArguments as error:
+            raise ScheduleError(f"arguments of {name}", str(dict(arguments)), str(error)) from error
 
     @property
     def _celery_app(self) -> Any:

@@ -12,6 +12,7 @@ Pure: drivers carry a `Topology` out. The names are part of the wire contract (d
     lightbus.describe               topic exchange on which workers are asked what they are
     lightbus.describe.<app>.<token> one exclusive queue per app of a running worker, bound to it
     lightbus.schedule.ends          which firings of a schedule have ended, for its leader
+    lightbus.reply.schedule         answers to the calls of a schedule, for its leader's log
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ DESCRIBE_EXCHANGE = "lightbus.describe"
 DEAD_LETTER_QUEUE = "lightbus.dead"
 ENDS_QUEUE = "lightbus.schedule.ends"  #: where workers tell that what a schedule fired has been handled
 TASK_QUEUE_PREFIX = "lightbus."
+ANSWERS_QUEUE = "lightbus.reply.schedule"  #: of the calls that a schedule sends
 
 #: An RPC queue without a server goes after that long, and its callers are then told at once that nobody serves.
 RPC_QUEUE_EXPIRES_SECONDS = 30.0

@@ -1,0 +1,123 @@
+"""Calls on a schedule, and `lightbus schedule edit`, `next`, `explain` and `backfill`, on the embedded broker."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from itertools import islice
+
+from lightbus.drivers import open_transport
+from lightbus_scheduler import Cron, parse
+from tests.cli.conftest import CONTRACTS, Project
+
+UNSERVED = """
+
+class Nobody(Api, name="{prefix}.nobody", version="1.0"):
+    @rpc(timeout_seconds=0.3)
+    def ask(self) -> str:
+        raise NotImplementedError
+"""
+CALLS = """
+[tool.lightbus.schedule.open]
+every_seconds = 0.5
+call = "{prefix}.tickets.status"
+arguments = {{ id = 7, reader = "ada" }}
+
+[tool.lightbus.schedule.gone]
+every_seconds = 0.5
+call = "{prefix}.tickets.status"
+arguments = {{ id = 404 }}
+timeout_seconds = 20
+
+[tool.lightbus.schedule.nobody]
+every_seconds = 0.5
+call = "{prefix}.nobody.ask"
+"""
+
+
+def test_a_scheduled_call_is_answered_and_its_answer_error_or_silence_is_logged(project: Project, prefix: str) -> None:
+    project.write("contracts.py", (CONTRACTS + UNSERVED).format(prefix=prefix))
+    project.write("pyproject.toml", CALLS.format(prefix=prefix).replace("id = 7", 'id = "seven"'))
+    wrong = project.run("beat", "-A", "shop", "--check")
+    assert wrong.code == 78
+    assert f"arguments of {prefix}.tickets.status cannot be" in wrong.err
+    project.write("pyproject.toml", CALLS.format(prefix=prefix))
+    project.worker("-A", "shop", "-c", "1")
+    beat = project.start("beat", "-A", "shop", name="beat")
+    call = f"call={prefix}.tickets.status"
+    beat.wait_for_log('"ticket 7 is open for ada"', 60)
+    beat.wait_for_log(f"call failed entry='gone' {call}", 60)
+    beat.wait_for_log(f"no answer entry='nobody' call={prefix}.nobody.ask", 60)
+    log = beat.read_log()
+    assert f"answered entry='open' {call}" in log
+    assert "api:NotFound" in log
+    assert beat.stop() == 0
+    refused = project.run(
+        "schedule", "add", "x", "--definition", f'{{"at": "2030-01-01T00:00:00Z", "call": "{prefix}.tickets.stat"}}',
+        "-A", "shop",
+    )  # fmt: skip
+    assert f"did you mean '{prefix}.tickets.status'?" in refused.err
+
+
+def test_an_entry_that_is_edited_keeps_what_was_decided_and_next_and_backfill_follow(
+    project: Project, prefix: str
+) -> None:
+    def ok(*arguments: str) -> str:
+        done = project.run("schedule", *arguments, "-A", "shop")
+        assert done.code == 0, done.err
+        return done.out
+
+    fires = {"event": f"{prefix}.tickets.created", "fields": {"id": 1}}
+    monthly = {"cron": "30 3 1 * *", "tz": "Europe/Lisbon", **fires}
+    ok("add", "report", "--definition", json.dumps({"every_seconds": 3600, **fires}))
+    ok("edit", "report", "--definition", json.dumps(monthly))
+    rows = json.loads(ok("ls", "--json"))
+    assert [(row["id"], row["schedule"]["cron"], row["source"]) for row in rows] == [("report", "30 3 1 * *", "stored")]
+    assert "every_seconds" not in rows[0]["schedule"]
+    now = datetime.now(timezone.utc)
+    slots = list(islice(Cron(parse("30 3 1 * *"), "Europe/Lisbon").iterate(now), 3))
+    listed = json.loads(ok("next", "report", "-n", "3", "--json"))
+    assert listed == [{"at": slot.isoformat(), "id": "report"} for slot in slots]
+    assert ok("next").splitlines()[-10].startswith(slots[0].isoformat(timespec="seconds"))
+    ok("pause", "report")
+    assert json.loads(ok("next", "--json")) == []
+
+    past = list(islice(Cron(parse("30 3 1 * *"), "Europe/Lisbon").iterate(now - timedelta(days=90)), 2))
+    span = ["--after", (past[0] - timedelta(seconds=1)).isoformat(), "--until", past[1].isoformat()]
+    expected = [slot.isoformat() for slot in past]
+    ok_lines = [line for line in ok("backfill", "report", *span, "--dry-run").splitlines() if line[:2] == "20"]
+    assert ok_lines == expected
+    transport = open_transport(f"sqlite:///{project.folder}/.lightbus/bus.db")
+    try:
+        listener = f"{prefix}.on.remember"
+        project.worker("-A", "shop", "-c", "1").stop()  # declares its queue
+        assert transport.message_count(listener) == 0  # a dry run sends nothing
+        ok("backfill", "report", *span)
+        assert transport.message_count(listener) == 2
+    finally:
+        transport.close()
+
+    for arguments, words in [
+        (("edit", "nobody", "--definition", json.dumps(monthly)), "no schedule entry 'nobody'"),
+        (("edit", "report", "--definition", '{"cron": "30 3 32 * *", "task": "x"}'), "32"),
+        (("edit", "report", "--definition", "[]"), "--definition"),
+        (("backfill", "report", "--after", "yesterday", "--until", expected[0]), "--after cannot be 'yesterday'"),
+        (("add", "report", "--definition", json.dumps(monthly)), "there is an entry 'report' already"),
+    ]:
+        refused = project.run("schedule", *arguments, "-A", "shop")
+        assert (refused.code, words in refused.err) == (2, True), refused.err
+
+
+def test_explain_tells_the_firings_in_both_dialects_and_refuses_what_is_no_expression(empty: Project) -> None:
+    told = empty.run("schedule", "explain", "0 3 * * *", "--tz", "Europe/Lisbon", "-n", "2").out
+    first = Cron("0 3 * * *", "Europe/Lisbon").next_after(datetime.now(timezone.utc))
+    assert first is not None
+    assert f"= {first:%Y-%m-%d %H:%M:%S} UTC" in told
+    assert "the other dialect fires at the same times" in told
+    plain = json.loads(empty.run("schedule", "explain", "0 22-2 * * *", "--dialect", "celery", "--json").out)
+    assert len(plain["next"]) == 5
+    assert any("the other dialect refuses it" in remark for remark in plain["remarks"])
+    wrong = empty.run("schedule", "explain", "0 3 * *")
+    assert (wrong.code, "number of fields" in wrong.err) == (2, True)
+    nowhere = empty.run("schedule", "explain", "0 3 * * *", "--tz", "Lisbon")
+    assert (nowhere.code, "time zone cannot be 'Lisbon'" in nowhere.err) == (2, True)
