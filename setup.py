@@ -20,6 +20,7 @@ DJANGO_RESULTS = ["django>=4.2", "django-celery-results>=2.5"]
 METRICS = ["prometheus-client>=0.20"]
 OTEL = ["opentelemetry-api>=1.20"]
 SHELL = ["ipython>=8.12"]
+SOLAR = ["astral>=3.2"]
 BENCH = [*REDIS, *CELERY, "dramatiq[rabbitmq,redis]>=1.17", "huey>=2.5", "psutil>=5.9"]
 TEST = [
     *BENCH,
@@ -38,6 +39,8 @@ TEST = [
     *SHELL,
     *SQLALCHEMY,
     "sqlalchemy[asyncio]>=2.0",
+    *SOLAR,
+    "ephem>=4.1",
     "pydantic>=2.5",
     "cronsim>=2.6",
     "freezegun>=1.5",
@@ -91,6 +94,7 @@ setup(
         "django-results": DJANGO_RESULTS,
         "msgpack": MSGPACK,
         "yaml": YAML,
+        "solar": SOLAR,
         "demo": [*REDIS, *CELERY, "rich>=13"],
         "bench": BENCH,
         "test": TEST,

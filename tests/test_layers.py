@@ -45,6 +45,7 @@ ONLY_IN = {
         "lightbus.compat.backends.django_cache",
         "lightbus.compat.backends.django_tables",
     ),
+    "astral": ("lightbus_scheduler.solar",),
     "sqlalchemy": (
         "lightbus.contrib.claims",
         "lightbus.contrib.sqlalchemy",
@@ -111,7 +112,7 @@ def objection(module: str, imported: str) -> str | None:
         return f"only {' and '.join(ONLY_IN[top])} may import {top}"
     if layer == "core" and top in NOT_IN_CORE:
         return f"core may not import {top}"
-    if layer == "scheduler" and top not in sys.stdlib_module_names:
+    if layer == "scheduler" and top not in sys.stdlib_module_names and top not in ONLY_IN:
         return "scheduler may only import the standard library"
     return None
 

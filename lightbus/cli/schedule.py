@@ -223,7 +223,7 @@ def add(entry: str, text: str, apps: tuple[str, ...], url: str | None) -> None:
 
     \b
     Keys of its definition:
-      cron, tz, dialect, fold, gap | every_seconds, anchor | at
+      cron, tz, dialect, fold, gap | every_seconds, anchor | at | solar, latitude, longitude
       task, args, kwargs, options | event, fields | call, arguments, timeout_seconds
       misfire, overlap, overlap_limit_seconds, jitter_seconds, start, end, count
     """

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
-from lightbus_scheduler import Cron, Every, Once, Schedule, ScheduleError, parse_celery
+from lightbus_scheduler import Cron, Every, Once, Schedule, ScheduleError, Solar, parse_celery
 
 from ..core.errors import ConfigError
 
@@ -66,7 +66,7 @@ class schedule:
 
 @dataclass(frozen=True)
 class solar:
-    """Celery's `solar`. It can be declared; `lightbus beat` refuses it, and says so when it starts."""
+    """Celery's `solar`. It needs the extra `solar`, and `lightbus beat` says so when it starts."""
 
     event: str
     lat: float
@@ -102,7 +102,7 @@ def schedule_of(value: Any, zone: tzinfo, *, relative: bool = False) -> Schedule
     if hasattr(value, "clocked_time"):
         return Once(value.clocked_time)
     if all(hasattr(value, name) for name in ("event", "lat", "lon")):
-        raise ScheduleError("schedule", f"solar {value.event}", "crontab, an interval, or a moment; not the sun")
+        return Solar(value.event, value.lat, value.lon)
     raise TypeError(f"{value!r:.100} is no schedule: write crontab(...), a timedelta, or seconds")
 
 

@@ -3,6 +3,7 @@
     {"cron": "0 3 * * *", "tz": "Europe/Lisbon", "dialect": "cron", "fold": "once", "gap": "shift"}
     {"every_seconds": 30, "anchor": "2026-01-01T00:00:00+00:00"}
     {"at": "2026-01-31T03:00:00+00:00"}
+    {"solar": "sunset", "latitude": 38.72, "longitude": -9.14}
 
 with, of an entry, `id`, `misfire`, `overlap`, `overlap_limit_seconds`, `jitter_seconds`, `start`, `end`, `count`.
 """
@@ -22,6 +23,7 @@ from .entries import Entry, Misfire, Progress
 from .errors import ScheduleError
 from .expression import parse
 from .kinds import Every, Once, Schedule, utc
+from .solar import Solar
 
 Plain = Mapping[str, Any]
 
@@ -29,6 +31,7 @@ _KINDS = {
     "cron": frozenset({"cron", "tz", "dialect", "fold", "gap"}),
     "every_seconds": frozenset({"every_seconds", "anchor"}),
     "at": frozenset({"at"}),
+    "solar": frozenset({"solar", "latitude", "longitude"}),
 }
 _POLICIES = frozenset({"id", "misfire", "overlap", "overlap_limit_seconds", "jitter_seconds", "start", "end", "count"})
 _MISFIRE = frozenset(field.name for field in fields(Misfire))
@@ -58,6 +61,8 @@ def schedule_from(plain: Plain, default_tz: str = "UTC") -> Schedule:
             if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
                 raise ScheduleError("every_seconds", repr(seconds), "a number of seconds")
             return Every(timedelta(seconds=seconds), _moment(plain, "anchor"))
+        case "solar":
+            return Solar(_text(plain, "solar"), plain.get("latitude", None), plain.get("longitude", None))
     return Once(_required_moment(plain, "at"))
 
 
@@ -77,6 +82,8 @@ def plain_schedule(schedule: Schedule) -> dict[str, Any]:
             return plain if schedule.anchor is None else {**plain, "anchor": schedule.anchor.isoformat()}
         case Once():
             return {"at": schedule.at.isoformat()}
+        case Solar():
+            return {"solar": schedule.event, "latitude": schedule.latitude, "longitude": schedule.longitude}
     raise ScheduleError("schedule", type(schedule).__name__, ", ".join(_KINDS))
 
 
