@@ -41,6 +41,7 @@ TEST = [
     "sqlalchemy[asyncio]>=2.0",
     *SOLAR,
     "ephem>=4.1",
+    "django-celery-beat>=2.5",
     "pydantic>=2.5",
     "cronsim>=2.6",
     "freezegun>=1.5",

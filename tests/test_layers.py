@@ -42,6 +42,7 @@ ONLY_IN = {
         "lightbus.contrib.django",
         "lightbus.contrib.outbox.django",
         "lightbus.compat.django",
+        "lightbus.compat.beat_tables",
         "lightbus.compat.backends.django_cache",
         "lightbus.compat.backends.django_tables",
     ),

@@ -13,7 +13,7 @@ from .entries import Progress, message_id
 from .errors import ScheduleError
 from .handover import taken
 from .kinds import between
-from .plain import Plain, moment_from, plain_progress
+from .plain import Plain, moment_from, plain_progress, progress_from
 from .ports import Firing
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Commands(Generic[T]):
         """
         action, plan = command.get("do"), self.book.plan
         if action in ("add", "edit"):
-            return {entry_id: self._define(command["definition"], entry_id, now)}, []
+            return {entry_id: self._define(command, entry_id, now)}, []
         if action == "take":
             return self._take(command, entry_id, now), []
         if entry_id not in plan:
@@ -58,6 +58,10 @@ class Commands(Generic[T]):
                 # what came due in the pause was skipped, up to this moment
                 decided = max(progress.decided, now) if progress.paused is not None else progress.decided
                 progress = replace(progress, paused=None, decided=decided)
+            case "begin":
+                if progress.fired or progress.paused is not None:
+                    raise ScheduleError("entry", entry_id, "one that has neither fired nor been paused here")
+                progress = progress_from(command["progress"])
             case "rewind":
                 progress = replace(progress, decided=min(progress.decided, now))
             case "rm":
@@ -85,12 +89,17 @@ class Commands(Generic[T]):
         self.book.plan.set_progress(entry_id, begun)
         return {entry_id: self.book.record(entry_id)}
 
-    def _define(self, definition: Plain, entry_id: str, now: datetime) -> Plain:
+    def _define(self, command: Plain, entry_id: str, now: datetime) -> Plain:
         if entry_id in self.book.of_code:
             raise ScheduleError("entry", entry_id, "an id that the code does not use")
-        known = entry_id in self.book.plan
-        progress = self.book.plan.progress(entry_id) if known else Progress(decided=now)
-        self.book.put(entry_id, definition, replace(progress, decided=max(progress.decided, now)))
+        if entry_id in self.book.plan:
+            known = self.book.plan.progress(entry_id)
+            progress = replace(known, decided=max(known.decided, now))
+        elif (begun := command.get("progress")) is not None:  # what another scheduler has done of it
+            progress = progress_from(begun)
+        else:
+            progress = Progress(decided=now)
+        self.book.put(entry_id, command["definition"], progress)
         return self.book.record(entry_id)
 
     def _backfill(self, command: Plain, entry_id: str) -> list[T]:
