@@ -25,6 +25,7 @@ from ..core.exitcodes import (
 #: Command to one line of help. The command itself is the function of that name in the module of that name here.
 COMMANDS = {
     "worker": "Serve an app's listeners, calls and tasks.",
+    "dev": "Run everything for development, with new code as files change.",
     "beat": "Fire what is scheduled; any number of them, one leads.",
     "schedule": "Look at the schedule, and change it.",
     "call": "Call an API and print its answer.",

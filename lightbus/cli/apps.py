@@ -85,7 +85,7 @@ def load(names: tuple[str, ...], url: str | None = None) -> LoadedApp:
         ConfigError: a module or attribute is not there, or cannot be imported.
     """
     _look_for_modules_in(Path.cwd())
-    names = names or _configured_names()
+    names = names or configured_names()
     app = LoadedApp(names=names)
     _set_up_django(app)  # first, because a module that imports models needs it
     for name in names:
@@ -122,7 +122,7 @@ def _look_for_modules_in(folder: Path) -> None:
         sys.path.insert(0, str(folder))
 
 
-def _configured_names() -> tuple[str, ...]:
+def configured_names() -> tuple[str, ...]:
     if name := os.environ.get(APP_VARIABLE, ""):
         return tuple(part.strip() for part in name.split(",") if part.strip())
     folder = Path.cwd()
