@@ -9,25 +9,28 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..contracts.document import document_of
+from ..contracts.live import check_live, live_document
+from ..core.description import Description
 from ..core.errors import ConfigError, LightbusError
 from ..core.exitcodes import EXIT_FAILED, EXIT_OK
-from ..core.outcome import DEAD_PREFIX
+from ..describing import ask, can_be_asked
 from . import apps as discovery
-from .connecting import OWN_NAME, announce
+from .connecting import OWN_NAME, announce, connected
+from .explaining import evidence_of, explained, sample_of_dead_letters
 from .shared import app_option, json_option, print_json, url_option, without_password
 from .version import versions
 
 if TYPE_CHECKING:
     from ..bus import Bus
-    from ..ports import Delivery, Transport
+    from ..ports import Transport
 
-SAMPLE = 50  #: dead letters that are looked at
 MANY_WAITING = 1000
 LONG_WAITING_SECONDS = 60.0  #: in an outbox
 
@@ -49,31 +52,51 @@ class Examination:
     dead: Counter[tuple[str, str]] = field(default_factory=Counter)
     app: dict[str, object] = field(default_factory=dict)
     celery: dict[str, object] = field(default_factory=dict)
+    workers: list[dict[str, object]] = field(default_factory=list)
+    asked: set[tuple[str, str]] = field(default_factory=set)
+    found: list[Description] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
 
 
 @click.command()
+@click.argument("message", required=False)
+@click.option("--to", metavar="APP", default="", help="The app that should get MESSAGE.")
+@click.option("--from", "sender", metavar="APP", default="", help="The app that sends it.")
+@click.option("--wait", "wait_seconds", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", default=3.0,
+              show_default=True, help="How long to wait for the workers' answers.")  # fmt: skip
 @app_option
 @url_option
 @json_option
-def doctor(apps: tuple[str, ...], url: str | None, as_json: bool) -> int:
+def doctor(
+    message: str | None, to: str, sender: str, wait_seconds: float, apps: tuple[str, ...], url: str | None,
+    as_json: bool,
+) -> int:  # fmt: skip
     """Look at the broker and the app, and say what is wrong and what to do.
 
+    With MESSAGE, an event or a call by its name: say why APP, or nobody, gets it.
+
     Exits with 0 when all is well and with 1 when something was found. It changes nothing: it may be used on a running
-    system. Dead letters that it looks at go back.
+    system. Dead letters that it looks at go back, and the workers that run are asked what they are.
 
     \b
     Examples:
       lightbus doctor --url amqp://localhost
       lightbus doctor -A proj.celery --json
+      lightbus doctor support.tickets.created --from support --to billing --url amqp://localhost
     """
+    if message is None and (to or sender):
+        raise click.UsageError("--to and --from are about a MESSAGE: name the event or the call, <api>.<name>")
     app = discovery.load(apps, url)
+    if message is not None:
+        with connected(app, url) as bus:
+            return explained(message, to, sender, evidence_of(message, to, app, bus, wait_seconds), as_json)
     seen = Examination()
     for bus in _buses(app, url):
-        _examine_bus(bus, seen)
+        _examine_bus(bus, seen, wait_seconds)
         _examine_outboxes(bus, seen)
         bus.close()
     _examine_app(app, seen)
+    _examine_contracts(app, seen)
     _examine_celery(app, seen)
     if as_json:
         print_json(_document(seen))
@@ -120,7 +143,7 @@ def _examine_outboxes(bus: Bus, seen: Examination) -> None:
             )
 
 
-def _examine_bus(bus: Bus, seen: Examination) -> None:
+def _examine_bus(bus: Bus, seen: Examination, wait_seconds: float) -> None:
     where = without_password(bus.url)
     from ..endpoint import shared_queues
     from ..orphans import orphans
@@ -140,12 +163,20 @@ def _examine_bus(bus: Bus, seen: Examination) -> None:
     if bus.dead_letter_queue not in seen.dead_letters:
         seen.dead_letters[bus.dead_letter_queue] = dead or 0
         _examine_dead_letters(transport, bus.dead_letter_queue, dead or 0, seen)
+    own = {queue for endpoint in bus.endpoints() for queue in shared_queues(endpoint)}
+
+    def all_consumed(found: Sequence[Description]) -> bool:
+        return bool(own) and own <= {queue for one in found for queue in one.queues}
+
+    found = ask(transport, OWN_NAME, seconds=wait_seconds, enough=all_consumed) if can_be_asked(transport) else None
     for endpoint in bus.endpoints():
         for queue in shared_queues(endpoint):
             _examine_queue(bus, queue, seen)
     for orphan in orphans(transport, bus.name, [f"{bus.name}.on.{listener.name}" for listener in bus.listeners()]):
         seen.queues[orphan.queue] = orphan.waiting
         seen.findings.append(f"{bus.name}: {orphan}")
+    if found is not None:
+        _examine_workers(bus, own, found, seen)
 
 
 def _examine_queue(bus: Bus, queue: str, seen: Examination) -> None:
@@ -163,20 +194,49 @@ def _examine_queue(bus: Bus, queue: str, seen: Examination) -> None:
         seen.findings.append(f"{waiting} messages wait in queue {queue!r} of {bus.name}: start more worker processes")
 
 
+def _examine_workers(bus: Bus, own: Set[str], found: Sequence[Description], seen: Examination) -> None:
+    """What the workers that run say, against what is declared in the code at hand."""
+    seen.workers += [
+        {"app": one.app, "host": one.host, "pid": one.pid, "processes": one.processes, "lightbus": one.lightbus}
+        for one in found
+        if (one.worker, one.app) not in seen.asked
+    ]
+    seen.asked |= {(one.worker, one.app) for one in found}
+    seen.found += found
+    consumed = {queue for one in found for queue in one.queues}
+    for queue in sorted(own - consumed):
+        if (waiting := seen.queues.get(queue)) is not None:
+            seen.findings.append(
+                f"no worker that answers consumes queue {queue!r} of {bus.name}, where {waiting} messages wait: start "
+                "one, or start anew those that run older code"
+            )
+
+
+def _examine_contracts(app: discovery.LoadedApp, seen: Examination) -> None:
+    """The contracts that the app imports against what runs."""
+    try:
+        checked = check_live(document_of(app.apis.values()), {api.api_name for bus in app.buses for api in bus.apis()},
+                             live_document(seen.found))  # fmt: skip
+    except LightbusError as error:
+        seen.findings.append(str(error))
+        return
+    for name, version, running in checked.unserved:
+        seen.findings.append(
+            f"the app was written against {name} {version}, and only {running} runs: its calls fail, and its "
+            "listeners hear nothing"
+        )
+    for one in checked.used:
+        if not one.is_fine:
+            seen.findings.append(
+                f"the app was written against {one.api} {one.old_version}, and {one.new_version} runs, which does not "
+                "go with it: `lightbus contract check --against LIVE` has the differences"
+            )
+
+
 def _examine_dead_letters(transport: Transport, queue: str, count: int, seen: Examination) -> None:
     if not count:
         return
-    taken: list[Delivery] = []
-    why: Counter[tuple[str, str]] = Counter()
-    try:
-        while len(taken) < min(count, SAMPLE) and (delivery := transport.get(queue)) is not None:
-            taken.append(delivery)
-            headers = delivery.wire.headers
-            source = str(headers.get(DEAD_PREFIX + "queue", "unknown"))
-            why[str(headers.get(DEAD_PREFIX + "reason", "unknown")), source] += 1
-    finally:
-        for delivery in reversed(taken):  # so that they stand in their old order again
-            delivery.release()
+    why = sample_of_dead_letters(transport, queue, count)
     seen.dead += why
     reasons = ", ".join(f"{number} {reason} on {source}" for (reason, source), number in why.most_common(3))
     seen.findings.append(
@@ -238,8 +298,8 @@ def _document(seen: Examination) -> dict[str, object]:
     dead = [{"reason": reason, "queue": queue, "count": count} for (reason, queue), count in seen.dead.most_common()]
     return {
         "ok": not seen.findings, "findings": seen.findings, "brokers": seen.brokers, "queues": seen.queues,
-        "dead_letters": seen.dead_letters, "dead_letter_sample": dead, "app": seen.app, "celery": seen.celery,
-        "versions": versions(),
+        "dead_letters": seen.dead_letters, "dead_letter_sample": dead, "app": seen.app, "workers": seen.workers,
+        "celery": seen.celery, "versions": versions(),
     }  # fmt: skip
 
 
@@ -249,6 +309,8 @@ def _print(seen: Examination) -> None:
         capabilities = rows.pop("capabilities", {})
         _print_table(f"broker of {rows.pop('app')}", {**rows, **capabilities})
     _print_table("app", {key: ", ".join(names) for key, names in seen.app.items() if isinstance(names, list) and names})
+    for worker in seen.workers:
+        _print_table(f"worker of {worker['app']}", {key: value for key, value in worker.items() if key != "app"})
     _print_table("messages that wait", {**seen.queues, **seen.dead_letters})
     _print_table("Celery", seen.celery)
     _print_table("versions", versions())

@@ -93,7 +93,7 @@ def _queues(database: str) -> str:
 
 def test_doctor_is_content_with_an_app_that_is_served(each_broker: Project, prefix: str) -> None:
     each_broker.worker("-A", "shop", "-c", "1")
-    ended = each_broker.run("doctor", "-A", "shop", "--json")
+    ended = each_broker.run("doctor", "-A", "shop", "--json", "--wait", "20")  # as long as it takes, and no longer
 
     assert ended.json()["findings"] == []
     assert ended.code == 0
