@@ -98,6 +98,7 @@ class _Listening:
                 logger.exception("a control message could not be handled: %s", error)
 
         node.listen(callback=on_message)
+        drain(connection, 0.0)  # kombu subscribes on Redis when it first looks; what was sent before that is lost
         self._listens, self._said = True, ""
         logger.info("remote control: node %s", hostname)
         self._beat("worker-online")
