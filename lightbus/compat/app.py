@@ -380,7 +380,9 @@ class TaskApp:
 
     def serves(self, name: str) -> bool:
         """Whether the task `name` is served by Lightbus, here or elsewhere."""
-        return name in self.tasks or name in self.settings.moved or name == builtin.ACCUMULATE
+        if name == builtin.ACCUMULATE:  # the worker of an app that only adopts may have none of Lightbus's queues
+            return bool(self.tasks or self.settings.moved or not self.adopted)
+        return name in self.tasks or name in self.settings.moved
 
     def declare(self, queue: str) -> None:
         """Make the Lightbus queue for Celery's `queue` stand."""

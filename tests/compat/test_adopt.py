@@ -162,6 +162,17 @@ def test_adoption_says_nothing_of_where_messages_are_sent() -> None:
     assert "proj.resize" not in app.tasks
 
 
+def test_where_nothing_has_moved_celerys_queue_gets_what_ends_a_group_that_stands_for_a_task() -> None:
+    app, celery_app = adopting()
+    assert app.serves("celery.accumulate")
+
+    adopt(app, celery_app, ["proj.*"])
+    assert not app.serves("celery.accumulate")
+
+    app.task(name="proj.moved")(lambda: None)
+    assert app.serves("celery.accumulate")
+
+
 def test_an_adopted_task_keeps_its_rate() -> None:
     app, celery_app = adopting(rate_limit="10/m")
     adopt(app, celery_app, ["proj.resize"])
