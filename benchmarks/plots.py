@@ -7,12 +7,12 @@ from html import escape
 from measure import Figure, Section, rounded
 
 WIDTH = 760
-LABEL_WIDTH = 300
+LETTER_WIDTH = 7.3  # of a label, on the safe side
 VALUE_WIDTH = 70
 ROW = 26
 BAR = 14
 TOP = 40
-BOTTOM = 30
+BOTTOM = 46
 
 OURS, OTHERS, LINE, TEXT, FAINT = "#2f6f9f", "#b9c2ca", "#333a40", "#1d2226", "#6b747c"
 
@@ -20,8 +20,9 @@ OURS, OTHERS, LINE, TEXT, FAINT = "#2f6f9f", "#b9c2ca", "#333a40", "#1d2226", "#
 def plot(section: Section, figure: Figure) -> str:
     """The SVG. Lightbus's bars are the dark ones."""
     names = [name for name in section.turns if section.values(name, figure.key)]
+    left = round(26 + LETTER_WIDTH * max(map(len, names)))
     largest = max(max(section.values(name, figure.key)) for name in names) or 1.0
-    scale = (WIDTH - LABEL_WIDTH - VALUE_WIDTH) / largest
+    scale = (WIDTH - left - VALUE_WIDTH) / largest
     height = TOP + ROW * len(names) + BOTTOM
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
     parts = [
@@ -32,22 +33,26 @@ def plot(section: Section, figure: Figure) -> str:
     for number, name in enumerate(names):
         values, median = section.values(name, figure.key), section.median(name, figure.key)
         middle = TOP + ROW * number + ROW / 2
-        low, high = LABEL_WIDTH + min(values) * scale, LABEL_WIDTH + max(values) * scale
+        low, high = left + min(values) * scale, left + max(values) * scale
         colour = OURS if "lightbus" in name else OTHERS
         label, base = escape(name), middle + 4.5
         top, width = middle - BAR / 2, median * scale
         whisker = f"M{low:.1f} {middle:.1f}H{high:.1f}M{low:.1f} {middle - 4:.1f}v8M{high:.1f} {middle - 4:.1f}v8"
         parts += [
-            f'<text x="{LABEL_WIDTH - 10}" y="{base:.1f}" text-anchor="end" fill="{TEXT}">{label}</text>',
-            f'<rect x="{LABEL_WIDTH}" y="{top:.1f}" width="{width:.1f}" height="{BAR}" fill="{colour}"/>',
+            f'<text x="{left - 10}" y="{base:.1f}" text-anchor="end" fill="{TEXT}">{label}</text>',
+            f'<rect x="{left}" y="{top:.1f}" width="{width:.1f}" height="{BAR}" fill="{colour}"/>',
             f'<path d="{whisker}" stroke="{LINE}" fill="none"/>',
             f'<text x="{high + 8:.1f}" y="{base:.1f}" fill="{TEXT}">{rounded(median)}</text>',
         ]
     rounds = max(len(section.values(name, figure.key)) for name in names)
     note = f"{figure.heading}; bar: median of {rounds}, line: smallest to largest"
     parts += [
-        f'<path d="M{LABEL_WIDTH} {TOP}V{TOP + ROW * len(names)}" stroke="{LINE}"/>',
-        f'<text x="{LABEL_WIDTH}" y="{height - 10}" font-size="12" fill="{FAINT}">{escape(note)}</text>',
+        f'<path d="M{left} {TOP}V{TOP + ROW * len(names)}" stroke="{LINE}"/>',
+        f'<text x="{left}" y="{height - 26}" font-size="12" fill="{FAINT}">{escape(note)}</text>',
+        f'<rect x="{left}" y="{height - 17}" width="10" height="10" fill="{OURS}"/>',
+        f'<text x="{left + 15}" y="{height - 8}" font-size="12" fill="{FAINT}">Lightbus</text>',
+        f'<rect x="{left + 85}" y="{height - 17}" width="10" height="10" fill="{OTHERS}"/>',
+        f'<text x="{left + 100}" y="{height - 8}" font-size="12" fill="{FAINT}">others</text>',
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
