@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from .aio import awaitable
-from .broadcast import BroadcastEndpoint
 from .calling import RpcClient
 from .config import resolve_url
 from .core.api import Api, Event, Rpc
@@ -26,12 +24,13 @@ from .core.retry import RetryPolicy
 from .core.schema import encode_event as encode_payload
 from .core.topology import DEAD_LETTER_QUEUE, EVENTS, EVENTS_EXCHANGE, Exchange, Topology, check_name, event_route
 from .deadletters import DeadLetters
-from .dedupe import Claims, Dedupe
+from .dedupe import Dedupe
 from .drivers import open_claim_store, open_transport
 from .endpoint import Endpoint
-from .firing import AT_ONCE, HIGHEST_PRIORITY, Terms, terms_of
+from .firing import AT_ONCE, Terms, terms_of
 from .identity import new_origin
-from .listeners import EventEndpoint, Listener, spec_of
+from .listeners import Listener, spec_of
+from .listening import Listening
 from .middleware import Middleware, checked
 from .ports import Transport
 from .publishing import Publication, PublishHook, PublishHooks
@@ -40,7 +39,6 @@ from .serving import CallEndpoint
 if TYPE_CHECKING:
     from lightbus_scheduler import Job, Misfire, Overlap, Schedule
 
-    from .batches import Batches
     from .outbox import OutboxStore
 
 P = ParamSpec("P")
@@ -83,19 +81,13 @@ class Bus:
         self._owns_transport = transport is None
         self._default_url: str | None = None
         self._rpc: RpcClient | None = None
-        self._events = EventEndpoint(self.name)
-        self._broadcasts = BroadcastEndpoint(self.name)
-        self._batches: list[Batches] = []
+        store = open_claim_store(claims) if isinstance(claims, str) and claims else claims or None
+        self._listening = Listening(self.name, store)
         self._calls = CallEndpoint()
         self._endpoints: list[Endpoint] = []
         self._can_fire = self._can_delay = False
-        self._clock: Callable[[], float] = time.time
         self._jobs: list[Job] = []
         self._outboxes: list[OutboxStore] = []
-        self._claims = (
-            Claims(open_claim_store(claims) if isinstance(claims, str) else claims, self._now) if claims else None
-        )
-        self._events.claim_in(self._claims)
         self._middleware = checked(middleware)
         self._publish_hooks = PublishHooks()
 
@@ -207,38 +199,26 @@ class Bus:
             max_priority: 1 to 9: handle events that are fired with a higher `priority` first, where the broker has
                 priorities. On RabbitMQ its queue is then no quorum queue, and is lost with its node.
         """
-        if each_process and (retry is not None or dedupe is not None or max_priority is not None):
-            raise DeclarationError("a listener of each_process has no retry, no dedupe and no max_priority")
-        if dedupe is not None and self._claims is None:
-            raise DeclarationError(f"dedupe={dedupe!r} needs a store: give the Bus claims='sqlite:///claims.db', say")
-        if max_priority is not None and not 1 <= max_priority <= HIGHEST_PRIORITY:
-            raise DeclarationError(f"max_priority is from 1 to {HIGHEST_PRIORITY}, got {max_priority!r}")
+        self._listening.check(
+            each_process=each_process, has_retry=retry is not None, dedupe=dedupe, max_priority=max_priority
+        )
         if not events:
             raise DeclarationError("bus.on() needs at least one event class")
 
         def decorate(function: F) -> F:
             listener_name = check_name(name or function.__name__, "the listener name")
-            called: Callable[..., Any] = function
-            if batch is not None:
-                from .batches import Batches  # with asyncio, which most programs do not need
-
-                batches = Batches(function, batch)
-                batches.at_once = self._clock is not time.time
-                self._batches.append(batches)
-                called = batches.take
-            (self._broadcasts if each_process else self._events).add(
-                Listener(
-                    listener_name,
-                    called,
-                    events,
-                    retry or RetryPolicy(),
-                    soft_limit_seconds,
-                    hard_limit_seconds,
-                    Rate.parse(rate) if isinstance(rate, str) else rate,
-                    None if dedupe is None else Dedupe.of(dedupe),
-                    max_priority,
-                )
+            listener = Listener(
+                listener_name,
+                function,
+                events,
+                retry or RetryPolicy(),
+                soft_limit_seconds,
+                hard_limit_seconds,
+                Rate.parse(rate) if isinstance(rate, str) else rate,
+                None if dedupe is None else Dedupe.of(dedupe),
+                max_priority,
             )
+            self._listening.add(listener, each_process=each_process, batch=batch)
             return function
 
         return decorate
@@ -407,7 +387,7 @@ class Bus:
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """All that this app's workers answer; those without a queue are left out."""
-        every: list[Endpoint] = [self._events, self._broadcasts, self._calls, *self._endpoints]
+        every: list[Endpoint] = [*self._listening.endpoints(), self._calls, *self._endpoints]
         return tuple(endpoint for endpoint in every if endpoint.queues())
 
     def apis(self) -> tuple[type[Api], ...]:
@@ -416,7 +396,7 @@ class Bus:
 
     def listeners(self) -> tuple[Listener, ...]:
         """The listeners of this app, for tools."""
-        return tuple(self._events.listeners())
+        return self._listening.listeners()
 
     def dead_letters(self) -> DeadLetters:
         """What this app's workers parked, to look at, to replay or to throw away."""
@@ -427,8 +407,7 @@ class Bus:
         if self._rpc is not None:
             self._rpc.close()
             self._rpc = None
-        if self._claims is not None:
-            self._claims.close()
+        self._listening.close()
         if self._transport is not None:
             self._transport.close()
             if self._owns_transport:
@@ -439,37 +418,28 @@ class Bus:
         """Within the block the bus is connected to `transport` in place of its broker; for tests. Clients follow."""
         kept = self._transport, self._owns_transport, self._can_fire, self._can_delay
         self._transport, self._owns_transport, self._can_fire, self._can_delay = transport, False, False, False
-        if self._claims is not None:
-            self._events.claim_in(Claims(open_claim_store("memory://"), self._now))
+        self._listening.begin_test(open_claim_store("memory://"))
         if self._rpc is not None:
             self._rpc.connect_to(transport)
         try:
             yield
         finally:
             self._transport, self._owns_transport, self._can_fire, self._can_delay = kept
-            self.follow(time.time)
-            self._events.claim_in(self._claims)
+            self._listening.end_test()
             if self._rpc is not None:
                 self._rpc.connect_to(self.transport)
 
     def follow(self, now: Callable[[], float]) -> None:
         """Take the time from `now`, in Unix seconds, until `on_transport` ends; for tests."""
-        self._clock = now
-        self._events.follow(now)
-        self._broadcasts.follow(now)
-        for batches in self._batches:
-            batches.at_once = now is not time.time
+        self._listening.follow(now)
 
     # -- inside ------------------------------------------------------------------------------------------------------
-
-    def _now(self) -> float:
-        return self._clock()
 
     def _terms(
         self, delay_seconds: float, at: datetime | None, expires_seconds: float | None, priority: int | None
     ) -> Terms:
         terms = terms_of(
-            delay_seconds, at, expires_seconds, priority, now=self._clock(), broker=self.transport.capabilities
+            delay_seconds, at, expires_seconds, priority, now=self._listening.now(), broker=self.transport.capabilities
         )
         if terms.delay_seconds and not self._can_delay:
             self.transport.declare(Topology((EVENTS,)))
