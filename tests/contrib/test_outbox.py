@@ -19,6 +19,7 @@ from sqlalchemy import Engine, MetaData, create_engine, text
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from lightbus import Api, BadArguments, BrokerUnreachable, Bus, DeclarationError, Event, RetryPolicy, Unroutable
+from lightbus.contrib.outbox.sql import PAGE
 from lightbus.contrib.outbox.sqlalchemy import Outbox
 from lightbus.contrib.sqlalchemy import message_scope, session_per_message
 from lightbus.core.message import Route, Wire
@@ -213,6 +214,24 @@ def test_several_relays_share_the_work_and_keep_the_order_within_a_transaction(s
     if shop.engine.dialect.name == "postgresql":
         for number in range(transactions):
             assert [one["part"] for one in arrived if one["id"] == number] == list(range(parts))
+
+
+def test_a_long_transaction_keeps_its_order_and_holds_nobody_up(postgres_shop: Shop) -> None:
+    shop, parts = postgres_shop, PAGE + 50
+    with shop.session() as session, session.begin():
+        for part in range(parts):
+            shop.outbox.fire(session, Orders.placed(id=1, part=part))
+    for number in (2, 3):
+        with shop.session() as session, session.begin():
+            shop.outbox.fire(session, Orders.placed(id=number))
+
+    long = shop.outbox.store.claim(200, lease_seconds=60)
+    assert len(long.rows) == 200
+    assert shop.relay().flush() == 2, "those behind it go"
+    assert ids(shop.arrived()) == [2, 3]
+    shop.outbox.store.release(long, [row.position for row in long.rows], unsent=True)
+    assert shop.relay(batch=200).flush() == parts
+    assert [json.loads(wire.body)["part"] for wire in shop.arrived()] == list(range(parts))
 
 
 def test_a_relay_that_dies_between_confirm_and_delete_leaves_a_flagged_repeat(shop: Shop) -> None:
@@ -433,7 +452,7 @@ def test_notes_go_when_they_are_old(shop: Shop) -> None:
     with shop.engine.begin() as connection:
         add = text("insert into lightbus_inbox (listener, message_id, handled_at) values ('l', :id, :at)")
         now = time.time()
-        connection.execute(add, [{"id": f"old{n}", "at": now - 8 * 86400} for n in range(1500)])
+        connection.execute(add, [{"id": f"old{n}", "at": now - 8 * 86400 - n} for n in range(1500)])
         connection.execute(add, {"id": "young", "at": now - 6 * 86400})
 
     assert shop.outbox.store.clean() == 1500

@@ -102,6 +102,7 @@ def engine(postgres_url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
+@pytest.mark.timeout(300)
 def test_killed_at_every_step_nothing_is_lost_doubled_or_invented(
     engine: Engine, amqp_vhost_url: str, prefix: str, tmp_path: Path, processes: Processes
 ) -> None:

@@ -21,8 +21,10 @@ from .waiting import Waiting
 OUTBOX_TABLE = "lightbus_outbox"
 INBOX_TABLE = "lightbus_inbox"
 CLEANED_AT_A_TIME = 1000
-_LOCKING = {"postgresql": " for update of o skip locked", "mysql": " for update of o skip locked",
-            "mariadb": " for update skip locked", "sqlite": ""}  # fmt: skip
+#: Rows that are read at a time to find those that are due.
+PAGE = 500
+CLAIM_TRIES = 5
+_LOCKING = {**dict.fromkeys(("postgresql", "mysql", "mariadb"), " for update skip locked"), "sqlite": ""}
 _ENTRY = "message_id, kind, name, exchange, routing_key, properties, body, visible_at, written_at"
 _ROW = f"id, attempts, next_at, error, aside, {_ENTRY}"
 _PARAMETER = re.compile(r":(\w+)")
@@ -120,28 +122,22 @@ class SqlOutbox:
             raise ConfigError(f"no outbox on {self._database.dialect!r}: the relay knows {known}")
         if self._database.dialect == "sqlite" and not self._is_any_due():
             return Claim(0.0)
-        with self._database.begin() as execute:
-            now = self._lock(execute)
-            # The first row of a transaction stands for all of them: who has it, has them.
-            heads = execute.rows(
-                f"select o.id, o.transaction_id from {self._outbox} o where o.aside = 0 and o.next_at <= :now "
-                f"and not exists (select 1 from {self._outbox} p where p.transaction_id = o.transaction_id "
-                "and p.id < o.id and p.aside = 0) order by o.id limit :most" + _LOCKING[self._database.dialect],
-                {"now": now, "most": limit},
-            )  # fmt: skip
-            if not heads:
-                return Claim(0.0)
-            names, parameters = _listed([transaction for _, transaction in heads])
-            found = execute.rows(
-                f"select id, attempts, octet_length(body) from {self._outbox} where transaction_id in ({names}) "
-                "and aside = 0 order by id limit :most".replace("octet_length", self._length()),
-                {**parameters, "most": limit},
-            )
-            rows = [Claimed(position, attempts + 1, size or 0) for position, attempts, size in found]
-            until = now + lease_seconds
-            self._change(execute, "next_at = :until, attempts = attempts + 1", [row.position for row in rows],
-                         {"until": until})  # fmt: skip
-        return Claim(until, rows)
+        for _ in range(CLAIM_TRIES):
+            with self._database.begin() as execute:
+                now = self._lock(execute)
+                due = self._due(execute, now, limit)
+                if not due:
+                    return Claim(0.0)
+                locked = self._locked(execute, now, [rows[0].position for rows in due.values()])
+                mine = sorted((row for rows in due.values() if rows[0].position in locked for row in rows),
+                              key=lambda row: row.position)  # fmt: skip
+                if mine:
+                    until = now + lease_seconds
+                    self._change(execute, "next_at = :until, attempts = attempts + 1", [row.position for row in mine],
+                                 {"until": until})  # fmt: skip
+                    return Claim(until, mine)
+            # Other relays were quicker, with all of them; now these are leased, and others come next.
+        return Claim(0.0)
 
     def load(self, positions: Sequence[int]) -> list[Row]:
         """See `OutboxStore`."""
@@ -219,15 +215,14 @@ class SqlOutbox:
         while True:
             with self._database.begin() as execute:
                 found = execute.rows(
-                    f"select listener, message_id from {self._inbox} where handled_at < :oldest limit :most",
-                    {"oldest": oldest, "most": CLEANED_AT_A_TIME},
+                    f"select handled_at from {self._inbox} where handled_at < :oldest order by handled_at "
+                    f"limit 1 offset {CLEANED_AT_A_TIME}",
+                    {"oldest": oldest},
                 )
-                for listener, message_id in found:
-                    done += execute.count(
-                        f"delete from {self._inbox} where listener = :listener and message_id = :message_id",
-                        {"listener": listener, "message_id": message_id},
-                    )
-            if len(found) < CLEANED_AT_A_TIME:
+                until = found[0][0] if found else oldest
+                gone = execute.count(f"delete from {self._inbox} where handled_at < :until", {"until": until})
+            done += gone
+            if not found or not gone:  # so many at one moment that no part can be told: another time
                 return done
 
     # -- waiting -----------------------------------------------------------------------------------------------------
@@ -254,6 +249,48 @@ class SqlOutbox:
         if self._database.dialect == "sqlite":
             execute.count(f"update {self._outbox} set aside = aside where id = -1", {})
         return time.time()
+
+    def _due(self, execute: Execute, now: float, limit: int) -> dict[str, list[Claimed]]:
+        """At most `limit` rows, by transaction, of transactions whose first row is due.
+
+        Read from the front, so that the first row that is met of a transaction is its first. A statement that finds
+        first rows by itself compares each row with others of its transaction, and is as slow as its planner is wrong.
+        """
+        due: dict[str, list[Claimed]] = {}
+        blocked: set[str] = set()
+        number, after = 0, -1
+        while True:
+            names, parameters = _listed(sorted(blocked)[:PAGE])
+            others = f"and transaction_id not in ({names}) " if names else ""  # a long one may be at the front
+            page = execute.rows(
+                # `aside < 1`: of `= 0` a planner without statistics believes that it leaves next to nothing.
+                f"select id, transaction_id, next_at, attempts, {self._length()}(body) from {self._outbox} "
+                f"where aside < 1 and id > :after {others}order by id limit :most",
+                {**parameters, "after": after, "most": PAGE},
+            )
+            for position, transaction, next_at, attempts, size in page:
+                if transaction not in due:
+                    if transaction in blocked or next_at > now:
+                        blocked.add(transaction)
+                        continue
+                    due[transaction] = []
+                due[transaction].append(Claimed(position, attempts + 1, size or 0))
+                number += 1
+                if number == limit:
+                    return due
+            if len(page) < PAGE:
+                return due
+            after = page[-1][0]
+
+    def _locked(self, execute: Execute, now: float, heads: Sequence[int]) -> set[int]:
+        """Those first rows that nobody else has or takes at this moment. Who has one has its transaction."""
+        names, parameters = _listed(heads)
+        found = execute.rows(
+            f"select id from {self._outbox} where id in ({names}) and aside = 0 and next_at <= :now"
+            + _LOCKING[self._database.dialect],
+            {**parameters, "now": now},
+        )
+        return {position for (position,) in found}
 
     def _is_any_due(self) -> bool:
         """On SQLite: without the lock, which an idle relay should not take from the writers."""
