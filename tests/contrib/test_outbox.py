@@ -13,12 +13,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from queue import Queue
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, MetaData, create_engine, text
+from sqlalchemy import Engine, MetaData, create_engine, create_mock_engine, text
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from lightbus import Api, BadArguments, BrokerUnreachable, Bus, DeclarationError, Event, RetryPolicy, Unroutable
+from lightbus import (
+    Api,
+    BadArguments,
+    BrokerUnreachable,
+    Bus,
+    ConfigError,
+    DeclarationError,
+    Event,
+    RetryPolicy,
+    Unroutable,
+)
 from lightbus.contrib.outbox.sql import PAGE
 from lightbus.contrib.outbox.sqlalchemy import Outbox
 from lightbus.contrib.sqlalchemy import message_scope, session_per_message
@@ -388,6 +399,12 @@ def test_a_missing_table_is_said_in_the_databases_words(database_url: str) -> No
     with pytest.raises(StoreUnavailable, match="lightbus_outbox"):
         Relay(outbox.store, MemoryTransport()).flush()
     engine.dispose()
+
+
+def test_a_database_that_has_not_what_is_needed_is_refused_at_once() -> None:
+    engine: Any = create_mock_engine("mssql+pyodbc://", lambda *_: None)
+    with pytest.raises(ConfigError, match="no outbox on 'mssql': it can be on mariadb, mysql, postgresql, sqlite"):
+        Outbox(Bus("shop", transport=MemoryTransport()), engine)
 
 
 # The inbox

@@ -1,7 +1,6 @@
-"""The statements of outbox and inbox, written once for SQLAlchemy and Django.
+"""What a relay does with the tables of outbox and inbox, written once for SQLAlchemy and Django.
 
-Parameters are written `:name`. PostgreSQL and SQLite are tested; MySQL 8 and MariaDB 10.6 have what is used. Moments
-are Unix seconds, so that no database converts them.
+PostgreSQL and SQLite are tested; MySQL 8 and MariaDB 10.6 have what is used.
 """
 
 from __future__ import annotations
@@ -12,30 +11,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from ...core.errors import ConfigError, DeclarationError
+from ...core.errors import ConfigError
 from ...core.outbox import Backlog, Claimed, Entry, Row
-from ...endpoint import current_delivery
 from ...outbox.store import Claim
 from .waiting import Waiting
+from .writing import ENTRY_COLUMNS, INBOX_TABLE, OUTBOX_TABLE, Execute, channel_of
 
-OUTBOX_TABLE = "lightbus_outbox"
-INBOX_TABLE = "lightbus_inbox"
 CLEANED_AT_A_TIME = 1000
 #: Rows that are read at a time to find those that are due.
 PAGE = 500
 CLAIM_TRIES = 5
 _LOCKING = {**dict.fromkeys(("postgresql", "mysql", "mariadb"), " for update skip locked"), "sqlite": ""}
-_ENTRY = "message_id, kind, name, exchange, routing_key, properties, body, visible_at, written_at"
-_ROW = f"id, attempts, next_at, error, aside, {_ENTRY}"
-_PARAMETER = re.compile(r":(\w+)")
-
-
-class Execute(Protocol):
-    """Runs one statement in a transaction: the rows that it gave, or how many it changed."""
-
-    def rows(self, sql: str, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]: ...
-
-    def count(self, sql: str, parameters: Mapping[str, object]) -> int: ...
+_ROW = f"id, attempts, next_at, error, aside, {ENTRY_COLUMNS}"
 
 
 class Database(Protocol):
@@ -54,11 +41,14 @@ class Database(Protocol):
 
 
 class SqlOutbox:
-    """An `OutboxStore` on SQL; what `fire` and `is_new` write is here too.
+    """An `OutboxStore` on SQL.
 
     Args:
         outbox, inbox: names of the tables, with their schema where they have one.
         inbox_keep_seconds: how long the inbox remembers that a message was handled.
+
+    Raises:
+        ConfigError: a database of another kind.
     """
 
     def __init__(
@@ -69,57 +59,19 @@ class SqlOutbox:
         self._outbox = outbox
         self._inbox = inbox
         self._inbox_keep_seconds = inbox_keep_seconds
-        self._waiting = Waiting(outbox)
+        self._waiting = Waiting(channel_of(outbox))
+        if database.dialect not in _LOCKING:
+            raise ConfigError(f"no outbox on {database.dialect!r}: it can be on {', '.join(sorted(_LOCKING))}")
 
     @property
     def name(self) -> str:
         """See `OutboxStore`."""
         return self._outbox
 
-    # -- in the user's transaction -----------------------------------------------------------------------------------
-
-    def write(self, execute: Execute, dialect: str, entry: Entry) -> None:
-        """Add an entry, and wake the relays when the transaction commits, where the database can."""
-        # Rows of one transaction are published in order by one relay; elsewhere each row stands alone.
-        transaction = "cast(txid_current() as varchar(40))" if dialect == "postgresql" else ":message_id"
-        values = ", ".join(f":{name.strip()}" for name in _ENTRY.split(","))
-        insert = (
-            f"insert into {self._outbox} (transaction_id, attempts, next_at, error, aside, {_ENTRY}) "
-            f"values ({transaction}, 0, 0, '', 0, {values})"
-        )
-        parameters = {name.strip(): getattr(entry, name.strip()) for name in _ENTRY.split(",")}
-        if dialect == "postgresql":
-            notify = f"with written as ({insert}) select pg_notify(:channel, '')"
-            execute.rows(notify, {**parameters, "channel": self._waiting.channel})
-        else:
-            execute.count(insert, parameters)
-
-    def note_handled(self, execute: Execute, dialect: str) -> bool:
-        """Note that the message being handled is handled here; False when it was before.
-
-        Waits for a transaction that has noted the same and has not ended yet.
-
-        Raises:
-            DeclarationError: no message is being handled.
-        """
-        handled = current_delivery()
-        if handled is None:
-            raise DeclarationError("is_new() asks about the message being handled, and none is: call it in a handler")
-        listener = handled.queue if handled.kind == "event" and handled.queue else handled.name
-        ignore, conflict = ("ignore ", "") if dialect in ("mysql", "mariadb") else ("", " on conflict do nothing")
-        sql = (
-            f"insert {ignore}into {self._inbox} (listener, message_id, handled_at) "
-            f"values (:listener, :message_id, :now){conflict}"
-        )
-        return execute.count(sql, {"listener": listener, "message_id": handled.id, "now": time.time()}) > 0
-
     # -- for the relay -----------------------------------------------------------------------------------------------
 
     def claim(self, limit: int, *, lease_seconds: float) -> Claim:
         """See `OutboxStore`."""
-        if self._database.dialect not in _LOCKING:
-            known = ", ".join(sorted(_LOCKING))
-            raise ConfigError(f"no outbox on {self._database.dialect!r}: the relay knows {known}")
         if self._database.dialect == "sqlite" and not self._is_any_due():
             return Claim(0.0)
         for _ in range(CLAIM_TRIES):
@@ -320,11 +272,6 @@ class SqlOutbox:
         claimed = {} if claim is None else {"claimed": claim.until}
         sql = f"update {self._outbox} set {change} where id in ({names}){condition}"
         return execute.count(sql, {**parameters, **listed, **claimed})
-
-
-def with_percents(sql: str) -> str:
-    """`:name` as `%(name)s`, for DB-API drivers that want that."""
-    return _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%"))
 
 
 def _listed(values: Sequence[object]) -> tuple[str, dict[str, object]]:

@@ -28,7 +28,8 @@ from ... import Bus, Event
 from ...outbox import StoreUnavailable
 from ..sqlalchemy import forget_pool_in_children
 from .sending import Sendable, entry_of_event, entry_of_task
-from .sql import INBOX_TABLE, OUTBOX_TABLE, SqlOutbox
+from .sql import SqlOutbox
+from .writing import INBOX_TABLE, OUTBOX_TABLE, note_handled, write
 
 #: What is in the transaction that counts.
 InTransaction = Session | scoped_session[Any] | Connection
@@ -84,9 +85,12 @@ class Outbox:
     ) -> None:
         self.metadata = MetaData() if metadata is None else metadata
         self._bus = bus
-        self._table, inbox = outbox_table(self.metadata), inbox_table(self.metadata)
+        self._table, self._inbox = outbox_table(self.metadata), inbox_table(self.metadata)
         self.store = SqlOutbox(
-            _Engine(engine), outbox=self._table.fullname, inbox=inbox.fullname, inbox_keep_seconds=inbox_keep_seconds
+            _Engine(engine),
+            outbox=self._table.fullname,
+            inbox=self._inbox.fullname,
+            inbox_keep_seconds=inbox_keep_seconds,
         )
         bus.add_outbox(self.store)
         forget_pool_in_children(engine)  # a worker's processes are forked
@@ -120,11 +124,11 @@ class Outbox:
             DeclarationError: no message is being handled.
         """
         connection = self._connection(session)
-        return self.store.note_handled(_Statements(connection), connection.dialect.name)
+        return note_handled(_Statements(connection), connection.dialect.name, self._inbox.fullname)
 
     def _write(self, session: InTransaction, entry: Any) -> str:
         connection = self._connection(session)
-        self.store.write(_Statements(connection), connection.dialect.name, entry)
+        write(_Statements(connection), connection.dialect.name, self._table.fullname, entry)
         return str(entry.message_id)
 
     def _connection(self, session: InTransaction) -> Connection:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import select
 import threading
 from collections.abc import Callable
@@ -20,11 +19,11 @@ class Waiting:
     """Waits on one thread; any thread may wake it. Makes its pipe when it first waits, so that it may be forked before.
 
     Args:
-        table: whose writers are waited for.
+        channel: of PostgreSQL.
     """
 
-    def __init__(self, table: str) -> None:
-        self.channel = re.sub(r"\W", "_", table)[:60]
+    def __init__(self, channel: str) -> None:
+        self._channel = channel
         self._pipe: tuple[int, int] | None = None
         self._pid = 0
         self._is_woken = False
@@ -89,7 +88,7 @@ class Waiting:
     def _listen(self) -> None:
         connection: Any = self._connection
         try:
-            connection.execute(f'listen "{self.channel}"')
+            connection.execute(f'listen "{self._channel}"')
         except Exception as error:
             self._disconnect()
             raise StoreUnavailable(f"cannot wait for notifications: {error}") from error

@@ -1,10 +1,10 @@
-"""The tables of outbox and inbox, for migrations and the admin; `lightbus.contrib.outbox.sql` writes and reads them."""
+"""The tables of outbox and inbox, for migrations and the admin; `lightbus.contrib.outbox` writes and reads them."""
 
 from __future__ import annotations
 
 from django.db import models
 
-from ..sql import INBOX_TABLE, OUTBOX_TABLE
+from ..writing import INBOX_TABLE, OUTBOX_TABLE
 
 
 class OutboxRow(models.Model):  # type: ignore[misc]  # Django brings no types

@@ -12,7 +12,8 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, connectio
 from .... import Bus, DeclarationError, Event
 from ....outbox import StoreUnavailable
 from ..sending import Sendable, entry_of_event, entry_of_task
-from ..sql import SqlOutbox, with_percents
+from ..sql import SqlOutbox
+from ..writing import INBOX_TABLE, OUTBOX_TABLE, note_handled, with_percents, write
 
 
 class Outbox:
@@ -60,12 +61,12 @@ class Outbox:
         if not connection.in_atomic_block:
             raise DeclarationError("is_new() needs a transaction for itself and the effects: with transaction.atomic()")
         with connection.cursor() as cursor:
-            return self.store.note_handled(_Statements(cursor), connection.vendor)
+            return note_handled(_Statements(cursor), connection.vendor, INBOX_TABLE)
 
     def _write(self, entry: Any) -> str:
         connection = connections[self._using]
         with connection.cursor() as cursor:
-            self.store.write(_Statements(cursor), connection.vendor, entry)
+            write(_Statements(cursor), connection.vendor, OUTBOX_TABLE, entry)
         return str(entry.message_id)
 
 
