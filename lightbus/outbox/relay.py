@@ -166,13 +166,13 @@ class Relay:
         deadline = time.monotonic() + self._options.lease_seconds / 2
         errors = [_error_of(future, deadline) for _, future in sent]
         verdicts = verdicts_of([(error, row.attempts) for error, row in zip(errors, rows, strict=True)])
-        done: list[int] = []
+        done = [row.position for row, verdict in zip(rows, verdicts, strict=True) if isinstance(verdict, Sent)]
+        if done:
+            self._store.delete(done)  # first: should the database go now, these would be published again
         away: dict[bool, list[int]] = {True: [], False: []}
         for row, verdict in zip(rows, verdicts, strict=True):
             self._watcher.on_verdict(self._store.name, row, verdict)
             match verdict:
-                case Sent():
-                    done.append(row.position)
                 case Away(was_sent):
                     away[was_sent].append(row.position)
                 case Later(delay_seconds, text):
@@ -183,8 +183,6 @@ class Relay:
                     logger.error("outbox=%s id=%s name=%s set aside: %s", self._store.name, row.entry.message_id,
                                  row.entry.name, text)  # fmt: skip
                     self._store.set_aside(claim, row.position, text)
-        if done:
-            self._store.delete(done)
         for was_sent, positions in away.items():
             if positions:
                 self._store.release(claim, positions, unsent=not was_sent)

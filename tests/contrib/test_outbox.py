@@ -38,6 +38,7 @@ from lightbus.core.topology import listener_topology
 from lightbus.drivers.memory import MemoryTransport
 from lightbus.drivers.memory_broker import MemoryBroker
 from lightbus.outbox import Backlog, Relay, RelayOptions, RelayWatcher, Row, StoreUnavailable
+from lightbus.testing import harness
 from lightbus.worker import WorkerOptions
 from tests.processes import wait_for
 from tests.runtime.workers import working
@@ -405,6 +406,17 @@ def test_a_database_that_has_not_what_is_needed_is_refused_at_once() -> None:
     engine: Any = create_mock_engine("mssql+pyodbc://", lambda *_: None)
     with pytest.raises(ConfigError, match="no outbox on 'mssql': it can be on mariadb, mysql, postgresql, sqlite"):
         Outbox(Bus("shop", transport=MemoryTransport()), engine)
+
+
+def test_the_harness_sees_what_is_flushed_into_it(shop: Shop) -> None:
+    heard = []
+    shop.bus.on(Orders.placed, name="hear")(lambda event: heard.append(event.id))
+    with harness(shop.bus) as t:
+        with shop.session() as session, session.begin():
+            shop.outbox.fire(session, Orders.placed(id=1))
+        Relay(shop.outbox.store, shop.bus.transport).flush()
+        t.assert_fired(Orders.placed, id=1)
+    assert heard == [1]
 
 
 # The inbox
