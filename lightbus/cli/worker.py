@@ -148,8 +148,8 @@ def worker(
             described = describing(app, buses, wanted)
             if flags.pool == "solo":
                 shown = shown_alone([] if beside is None else [beside])
-                with answered_here(described, Load), shown, relays():
-                    _run_alone(buses, options, life, say)
+                with answered_here(described, Load), shown, contextlib.ExitStack() as stack:
+                    _run_alone(buses, options, life, say, lambda: _enter(stack, relays))
                 return 0
 
             def child(supervised: Supervised) -> None:
@@ -157,8 +157,8 @@ def worker(
                     monitoring.sign.leave()
                 if beside is not None:
                     beside.leave()
-                with life.process(), relays():
-                    Process(buses, options, supervised).run()
+                with life.process(), contextlib.ExitStack() as stack:
+                    Process(buses, options, supervised).run(ready=lambda: _enter(stack, relays))
 
             if monitoring is not None:
                 monitoring.sign.start()
@@ -171,10 +171,19 @@ def worker(
             return Supervisor(options.processes, child, oversight).run(lambda pids: say(_ready(pids)))
 
 
-def _run_alone(buses: Sequence[Bus], options: WorkerOptions, life: lives.Life, say: Callable[[str], None]) -> None:
+def _enter(stack: contextlib.ExitStack, relays: Callable[[], AbstractContextManager[object]]) -> None:
+    """Begin to relay once all queues are consumed: an event that came before its queue stands would be gone."""
+    stack.enter_context(relays())
+
+
+def _run_alone(
+    buses: Sequence[Bus], options: WorkerOptions, life: lives.Life, say: Callable[[str], None],
+    relay: Callable[[], None],
+) -> None:  # fmt: skip
     """Everything in this process."""
 
     def ready() -> None:
+        relay()
         say(_ready([os.getpid()]))
         life.ready()
 
