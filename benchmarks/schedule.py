@@ -127,9 +127,8 @@ def _turn(command: list[str], entries: int, setting: Setting, is_stored: bool = 
 
 def _burst(command: list[str], entries: int, setting: Setting) -> Figures:
     """The messages of the first full minute after the start."""
-    time.sleep(max(0.0, 5.0 - time.time() % MINUTE))
-    if time.time() % MINUTE > 20:  # so that it is up and has read its entries before the minute ends
-        time.sleep(MINUTE - time.time() % MINUTE + 1)
+    if time.time() % MINUTE > 5:  # so that it is up and has read its entries before the minute ends
+        time.sleep(MINUTE - time.time() % MINUTE)
     with redis.Redis.from_url(setting.redis_url) as server:
         server.flushdb()
         process = _start(command, PROJECT.format(url=setting.redis_url, entries=entries, burst=True), setting)

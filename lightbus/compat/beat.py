@@ -68,10 +68,6 @@ class TaskTarget:
                 "overlap", rule, f"allow, for {self.task!r}: nobody could tell when it has ended, as it is no task of "
                 "Lightbus here, and no result of it is kept; set a result_backend and ignore_result=False, or move it"
             )  # fmt: skip
-        if rule == "cancel" and self._control() is None:
-            raise ScheduleError(
-                "overlap", rule, "allow, skip, queue-one: this app has no remote control to revoke with"
-            )
 
     def may_run(self, message_id: str) -> bool:
         """See `lightbus.beat.Target`: while there is no result. A worker of Lightbus tells besides."""
@@ -86,12 +82,7 @@ class TaskTarget:
 
     def cancel(self, message_id: str) -> None:
         """See `lightbus.beat.Target`."""
-        if (control := self._control()) is not None:
-            control.revoke(message_id, terminate=True)
-
-    def _control(self) -> Any:
-        own = getattr(self.app, "control", None)
-        return own if own is not None or self.celery_app is None else self.celery_app.control
+        self.app.control.revoke(message_id, terminate=True)
 
     def _keeps_result(self) -> bool:
         ignores = {**self._options_of_task(), **self.options}.get("ignore_result")

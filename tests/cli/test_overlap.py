@@ -82,8 +82,8 @@ def test_what_nobody_could_tell_is_refused_by_entry_and_rule(tmp_path: Path) -> 
     target("moved").check_overlap("queue-one")  # its worker tells
     with pytest.raises(ScheduleError, match=r"overlap cannot be 'skip'; allowed: allow, for 'celerys'.*result_backend"):
         target("celerys", ignore_result=True).check_overlap("skip")
-    with pytest.raises(ScheduleError, match="no remote control"):
-        target("moved").check_overlap("cancel")
+    with pytest.raises(ScheduleError, match="'celerys'"):
+        target("celerys", ignore_result=True).check_overlap("cancel")
     assert target("celerys").may_run("1")  # the results cannot be read: nobody knows
 
 
@@ -124,6 +124,13 @@ def slow(slot):
     note("slow ends")
 
 
+@task(name="{prefix}.stuck", ignore_result=True)
+def stuck():
+    note("stuck begins")
+    while True:
+        time.sleep(0.01)
+
+
 @task(name="{prefix}.again", bind=True, ignore_result=True, max_retries=3)
 def again(self):
     note(f"again {{self.request.id}} {{self.request.retries}}")
@@ -136,6 +143,12 @@ SETTINGS = """
 every_seconds = 0.2
 task = "{prefix}.again"
 overlap = "queue-one"
+"""
+STUCK = """
+[tool.lightbus.schedule.stuck]
+every_seconds = 1
+task = "{prefix}.stuck"
+overlap = "cancel"
 """
 
 
@@ -171,3 +184,16 @@ def test_no_firing_begins_before_the_last_one_ended_and_a_repetition_is_not_its_
     done = empty.run("schedule", "ls", "-A", "proj", "--json", seconds=60)
     rows = {row["id"]: row for row in json.loads(done.out)}
     assert rows["again"]["skipped"] > 0  # one waits, those after it are left out
+
+
+def test_the_last_firing_of_a_task_is_ended_for_the_next_one(empty: Project, prefix: str, redis_url: str) -> None:
+    empty.write("proj.py", PROJECT.format(prefix=prefix))
+    empty.write("pyproject.toml", STUCK.format(prefix=prefix))
+    empty.environment["LIGHTBUS_URL"] = redis_url
+    worker = empty.worker("-A", "proj", "-c", "1", "-Q", f"lightbus.{prefix}")
+    beat = empty.start("beat", "-A", "proj", name="beat")
+    journal = empty.folder / "journal.txt"
+    wait_for(lambda: journal.exists() and journal.read_text().count("stuck begins") >= 3, 100, "three runs in one slot",
+             [worker.log, beat.log])  # fmt: skip
+    beat.stop()
+    worker.kill_group()
