@@ -416,6 +416,7 @@ def test_the_harness_sees_what_is_flushed_into_it(shop: Shop) -> None:
             shop.outbox.fire(session, Orders.placed(id=1))
         Relay(shop.outbox.store, shop.bus.transport).flush()
         t.assert_fired(Orders.placed, id=1)
+        t.settle()
     assert heard == [1]
 
 
