@@ -47,6 +47,10 @@ class BroadcastEndpoint:
         self._listeners[listener.name] = listener
         self._pid = 0
 
+    def listeners(self) -> Collection[Listener]:
+        """All listeners, for tools."""
+        return self._listeners.values()
+
     def follow(self, now: Callable[[], float]) -> None:
         """Take the time from `now`, in Unix seconds."""
         self._follows = now

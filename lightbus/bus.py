@@ -398,6 +398,10 @@ class Bus:
         """The listeners of this app, for tools."""
         return self._listening.listeners()
 
+    def broadcast_listeners(self) -> tuple[Listener, ...]:
+        """Those with `each_process`, for tools."""
+        return self._listening.broadcast_listeners()
+
     def dead_letters(self) -> DeadLetters:
         """What this app's workers parked, to look at, to replay or to throw away."""
         return DeadLetters(self.transport, self.dead_letter_queue)

@@ -64,6 +64,8 @@ class Describable(Protocol):
 
     def listeners(self) -> Sequence[Listener]: ...
 
+    def broadcast_listeners(self) -> Sequence[Listener]: ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningWorker:
@@ -107,6 +109,10 @@ def describe(app: Describable, worker: RunningWorker, *, tasks: Sequence[str] = 
         for one in app.listeners()
         if (queue := f"{app.name}.on.{one.name}") in consumed
     ]
+    if not worker.queues:  # who names queues means those that are shared
+        listeners += [
+            RunningListener(name=one.name, queue="", events=tuple(_heard(one))) for one in app.broadcast_listeners()
+        ]
     return Description(
         app=app.name, worker=worker.id, host=os.uname().nodename, pid=worker.pid, lightbus=VERSION,
         started_at=iso_utc(worker.started_at), apis=tuple(apis), listeners=tuple(listeners),
@@ -143,7 +149,11 @@ class Answerer:
         self._consumer = self._transport.consume(topology.queues, self._on_delivery, prefetch=_PREFETCH)
         if self._description.listeners:
             try:
-                remember(self._transport, self._description.app, [one.queue for one in self._description.listeners])
+                remember(
+                    self._transport,
+                    self._description.app,
+                    [one.queue for one in self._description.listeners if one.queue],
+                )
             except TransportError as error:  # only `lightbus doctor` misses it
                 logger.info("the queues of listeners were not recorded: %s", error)
 

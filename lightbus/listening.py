@@ -59,6 +59,10 @@ class Listening:
         """What answers the listeners' queues; either may have none."""
         return self._shared, self._of_each_process
 
+    def broadcast_listeners(self) -> tuple[Listener, ...]:
+        """Those that every process hears for itself, for tools."""
+        return tuple(self._of_each_process.listeners())
+
     def listeners(self) -> tuple[Listener, ...]:
         """Those with a queue that stays, for tools."""
         return tuple(self._shared.listeners())

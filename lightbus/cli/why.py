@@ -47,7 +47,7 @@ def queues_of(name: str, to: str, found: Sequence[Description]) -> set[str]:
     """The queues that the message `name` could wait in for the app `to`, as far as workers tell; perhaps more."""
     listeners = {one.queue for _, one in _listeners(found, to) if any(event.name == name for event in one.events)}
     served = {api.queue for _, api in _served(found) if api.name == name.rpartition(".")[0]}
-    return listeners | served
+    return (listeners | served) - {""}
 
 
 def explain(name: str, to: str, sender: str, evidence: Evidence) -> Explanation:
@@ -94,6 +94,11 @@ def _event(name: str, to: str, sender: str, evidence: Evidence) -> Explanation:
                 f"listener {listener.name!r} of {app} takes major version {_major(version)} of {name}, and what is "
                 f"fired is {_or(sent)}: listen to that one, or let the owner serve and fire both"
             )
+        if not listener.queue:
+            notes.append(
+                f"listener {listener.name!r} of {app} hears it in every process that runs, and nothing is kept"
+            )
+            continue
         more, well = _queue(listener.queue, app, workers, evidence)
         findings += more
         notes += well

@@ -42,7 +42,7 @@ class HeardEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunningListener(msgspec.Struct, frozen=True, kw_only=True):
-    """A listener that the worker runs."""
+    """A listener that the worker runs. `queue` is "" when each of its processes hears for itself, on one of its own."""
 
     name: str
     queue: str

@@ -119,6 +119,16 @@ def test_that_one_of_several_workers_gets_it_is_said_and_is_no_fault() -> None:
     assert "2 workers share 'support.on.greet': each event goes to one of them" in found.notes
 
 
+def test_a_listener_of_each_process_needs_no_queue_that_stands() -> None:
+    heard = RunningListener(name="refresh", queue="", events=(HeardEvent(name="sales.orders.placed", version="1.2"),))
+    found = [owner(), worker("support", 2, listeners=(heard,))]
+    evidence = replace(WELL, found=found, declared={}, waiting={})
+
+    assert queues_of("sales.orders.placed", "support", found) == {RPC}
+    assert causes(evidence).findings == ()
+    assert "'refresh' of support hears it in every process" in causes(evidence).notes[-1]
+
+
 def test_a_sender_without_a_worker_is_no_fault() -> None:
     assert causes(WELL, sender="web") == replace(
         causes(WELL),

@@ -147,6 +147,18 @@ def test_a_worker_of_which_every_slot_is_busy_answers() -> None:
         go_on.set()
 
 
+def test_a_listener_of_each_process_is_announced_without_a_queue() -> None:
+    bus = support(MemoryTransport())
+    bus.on(Orders.placed, name="refresh", each_process=True)(lambda event: None)
+
+    said = describe(bus, RunningWorker())
+    chosen = describe(bus, RunningWorker(queues=["support.on.greet"]))
+
+    assert [(one.name, one.queue) for one in said.listeners] == [("greet", "support.on.greet"), ("refresh", "")]
+    assert said.queues == ("support.on.greet",)
+    assert [one.name for one in chosen.listeners] == ["greet"]
+
+
 def test_an_api_without_a_schema_is_announced_without_its_contract(caplog: pytest.LogCaptureFixture) -> None:
     class OurOdd(Odd):
         @rpc()
