@@ -48,11 +48,11 @@ def plot(section: Section, figure: Figure) -> str:
     note = f"{figure.heading}; bar: median of {rounds}, line: smallest to largest"
     parts += [
         f'<path d="M{left} {TOP}V{TOP + ROW * len(names)}" stroke="{LINE}"/>',
-        f'<text x="{left}" y="{height - 26}" font-size="12" fill="{FAINT}">{escape(note)}</text>',
-        f'<rect x="{left}" y="{height - 17}" width="10" height="10" fill="{OURS}"/>',
-        f'<text x="{left + 15}" y="{height - 8}" font-size="12" fill="{FAINT}">Lightbus</text>',
-        f'<rect x="{left + 85}" y="{height - 17}" width="10" height="10" fill="{OTHERS}"/>',
-        f'<text x="{left + 100}" y="{height - 8}" font-size="12" fill="{FAINT}">others</text>',
+        f'<text x="16" y="{height - 26}" font-size="12" fill="{FAINT}">{escape(note)}</text>',
+        f'<rect x="16" y="{height - 17}" width="10" height="10" fill="{OURS}"/>',
+        f'<text x="31" y="{height - 8}" font-size="12" fill="{FAINT}">Lightbus</text>',
+        f'<rect x="101" y="{height - 17}" width="10" height="10" fill="{OTHERS}"/>',
+        f'<text x="116" y="{height - 8}" font-size="12" fill="{FAINT}">others</text>',
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
