@@ -172,7 +172,7 @@ class Bus:
 
     def on(  # noqa: PLR0913  # what a listener is, is said in one place
         self,
-        *events: type[Event],
+        *events: type[Event] | type[Api],
         name: str = "",
         retry: RetryPolicy | None = None,
         soft_limit_seconds: float | None = None,
@@ -186,6 +186,7 @@ class Bus:
         """Decorate the function that listens to `events`; it gets the event, once per event of this app.
 
         Args:
+            events: event classes; an Api for all the events of its contract.
             name: names the durable queue; default the function's name. Renaming it leaves the old queue behind.
             retry: when and how often a failure is tried again; default `RetryPolicy()`.
             soft_limit_seconds: raise `SoftTimeLimitExceeded` in the function when it runs for longer.
@@ -202,15 +203,16 @@ class Bus:
         self._listening.check(
             each_process=each_process, has_retry=retry is not None, dedupe=dedupe, max_priority=max_priority
         )
-        if not events:
-            raise DeclarationError("bus.on() needs at least one event class")
+        heard = tuple(event for one in events for event in _events_of(one))
+        if not heard:
+            raise DeclarationError("bus.on() needs at least one event class, or an Api that has events")
 
         def decorate(function: F) -> F:
             listener_name = check_name(name or function.__name__, "the listener name")
             listener = Listener(
                 listener_name,
                 function,
-                events,
+                heard,
                 retry or RetryPolicy(),
                 soft_limit_seconds,
                 hard_limit_seconds,
@@ -476,3 +478,7 @@ class Bus:
         if self._rpc is None:
             self._rpc = RpcClient(self.name, self.transport, self._publish_hooks)
         return self._rpc
+
+
+def _events_of(one: type[Event] | type[Api]) -> tuple[type[Event], ...]:
+    return tuple(one.api_events.values()) if issubclass(one, Api) else (one,)

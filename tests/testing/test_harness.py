@@ -10,7 +10,17 @@ from contextlib import closing
 
 import pytest
 
-from lightbus import BadArguments, BrokerUnreachable, Bus, Event, NotConfirmed, NotServed, RemoteError
+from lightbus import (
+    Api,
+    BadArguments,
+    BrokerUnreachable,
+    Bus,
+    DeclarationError,
+    Event,
+    NotConfirmed,
+    NotServed,
+    RemoteError,
+)
 from lightbus.core.message import Route, Wire
 from lightbus.drivers import open_transport
 from lightbus.testing import Harness, harness
@@ -315,3 +325,19 @@ def test_queues_of_others_on_a_real_broker_are_not_touched_and_ours_are_gone(bro
             pass
 
         assert theirs.message_count(queue) == 1
+
+
+def test_a_listener_of_an_api_hears_all_its_events(broker_url: str) -> None:
+    heard: list[Event] = []
+    app = Bus("archive")
+    app.on(Orders, name="note")(heard.append)
+    with pytest.raises(DeclarationError, match="an Api that has events"):
+        app.on(Api)
+
+    with harness(app, url=broker_url) as t:
+        app.fire(Orders.placed(order=7, email="a@b.c"))
+        app.fire(Orders.shipped(order=7))
+        t.settle()
+        t.simulate(Orders.shipped, order=8)
+
+    assert heard == [Orders.placed(order=7, email="a@b.c"), Orders.shipped(order=7), Orders.shipped(order=8)]
