@@ -74,6 +74,8 @@ def main() -> int:
         sections = []
         for name in options.which or BENCHMARKS:
             for section in importlib.import_module(name).sections(setting):
+                if not section.turns:
+                    continue  # --only names none of its candidates
                 print(f"\n### {section.title}\n\n{section.table()}", flush=True)
                 sections.append(section)
     is_full = not (options.quick or options.which or options.only)

@@ -13,7 +13,12 @@ import lightbus.compat  # noqa: F401
 from tests.processes import ROOT, Process
 
 #: Each program once; two processes of it, or more threads, are no other code.
-ONLY = {"workers": ["--only", "1", "--only", "raw"], "canvas": ["--only", "-c 1"], "weight": ["--only", "lightbus, 1"]}
+ONLY = {
+    "workers": ["--only", "1", "--only", "raw"],
+    "canvas": ["--only", "-c 1"],
+    "weight": ["--only", "lightbus, 1"],
+    "schedule": ["--only", " 10 entries"],  # a burst takes minutes of the clock
+}
 TABLES = {"workers": 3, "publishing": 3, "canvas": 2, "rpc": 1, "latency": 1, "weight": 1, "growth": 3, "schedule": 1}
 
 

@@ -103,7 +103,7 @@ class TestRabbitMQInTurns(DeliveryContract):
     @pytest.fixture(autouse=True)
     def _broker(self, amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.url = amqp_url
-        monkeypatch.setattr(amqp, "consumer_for", lambda queues: AmqpTurnsConsumer)
+        monkeypatch.setattr(amqp, "consumer_for", lambda queues, *, no_ack: AmqpTurnsConsumer)
 
     def make_transport(self) -> Transport:
         return open_transport(self.url)

@@ -123,8 +123,8 @@ def total(results):
 
 
 @task(name="staged.errback")
-def errback(*args):
-    note("errback", id=args[0])
+def errback(task_id):
+    note("errback", id=task_id)
 """
 
 
