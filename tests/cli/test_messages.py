@@ -57,8 +57,8 @@ def test_tail_prints_what_is_fired_and_takes_it_from_nobody(each_broker: Project
     other = each_broker.start("tail", f"{prefix}.orders.#", name="other")
     tail.wait_for_log("events")
     other.wait_for_log("events")
-    for number in (1, 2):
-        assert each_broker.run("fire", f"{prefix}.tickets.created", f"id={number}", "-A", "shop").code == 0
+    for number, terms in (1, ()), (2, ("--delay", "0.2", "--expires", "60")):
+        assert each_broker.run("fire", f"{prefix}.tickets.created", f"id={number}", *terms, "-A", "shop").code == 0
 
     assert tail.wait() == 0
     worker.wait_for_log("heard of 2")
@@ -68,6 +68,14 @@ def test_tail_prints_what_is_fired_and_takes_it_from_nobody(each_broker: Project
     assert prefix not in other.read_log().partition("\n")[2]
     other.signal(signal.SIGINT)
     assert other.wait() == 130
+
+
+@pytest.mark.parametrize("terms", ["--delay=-1", "--expires=0", "--priority=10"])
+def test_terms_that_an_event_cannot_have_are_refused(project: Project, prefix: str, terms: str) -> None:
+    ended = project.run("fire", f"{prefix}.tickets.created", "id=1", terms, "-A", "shop")
+
+    assert ended.code == 2
+    assert terms.strip("-").split("=")[0] in ended.err
 
 
 def test_tail_leaves_no_queue_behind(project: Project, prefix: str) -> None:
