@@ -136,9 +136,10 @@ class DeliveryContract(Bench):
 
         consumer.close()
 
+        taken = len(inbox.all()) == 4  # the place of the one that was settled may have been filled
         again, _ = self.collect(transport, queue)
         seen = [(delivery.wire.body, delivery.redelivered) for delivery in again.wait(3)]
-        assert seen == [(b"1", True), (b"3", True), (b"4", False)]
+        assert seen == [(b"1", True), (b"3", True), (b"4", taken)]
 
     def test_what_a_killed_process_held_comes_back_flagged(self) -> None:
         transport = self.open()
