@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-import psycopg
 import redis
 
 KEEP = Path(__file__).with_name("tools") / "keep.py"
@@ -552,6 +551,8 @@ class Brokers:
         """URL of an empty database of PostgreSQL that no other test gets; deleted afterwards."""
         server = self.postgres_server()
         name = f"test{self._next_number('postgres')}"
+        import psycopg  # here: benchmarks start brokers too, in an environment without it
+
         with psycopg.connect(server.url, autocommit=True) as connection:
             connection.execute(f"create database {name}")
             try:
