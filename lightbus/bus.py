@@ -142,9 +142,7 @@ class Bus:
             ConfigError: the broker has no priorities.
             TransportError: the broker did not take it.
         """
-        terms = AT_ONCE
-        if delay_seconds or at is not None or expires_seconds is not None or priority is not None:
-            terms = self._terms(delay_seconds, at, expires_seconds, priority)
+        terms = self._terms(delay_seconds, at, expires_seconds, priority)
         wire, route, end = self._event(event, terms)
         sent = self.transport.publish(wire, route, delay_seconds=terms.delay_seconds)
         if end is not None:
@@ -161,9 +159,7 @@ class Bus:
         priority: int | None = None,
     ) -> None:
         """`fire` from a coroutine."""
-        terms = AT_ONCE
-        if delay_seconds or at is not None or expires_seconds is not None or priority is not None:
-            terms = self._terms(delay_seconds, at, expires_seconds, priority)
+        terms = self._terms(delay_seconds, at, expires_seconds, priority)
         wire, route, end = self._event(event, terms)
         sent = self.transport.publish(wire, route, delay_seconds=terms.delay_seconds)
         if end is not None:
@@ -444,6 +440,8 @@ class Bus:
     def _terms(
         self, delay_seconds: float, at: datetime | None, expires_seconds: float | None, priority: int | None
     ) -> Terms:
+        if not delay_seconds and at is None and expires_seconds is None and priority is None:
+            return AT_ONCE
         terms = terms_of(
             delay_seconds, at, expires_seconds, priority, now=self._listening.now(), broker=self.transport.capabilities
         )
@@ -452,7 +450,7 @@ class Bus:
             self._can_delay = True
         return terms
 
-    def _event(self, event: Event, terms: Terms = AT_ONCE) -> tuple[Wire, Route, Callable[[Future[Any]], None] | None]:
+    def _event(self, event: Event, terms: Terms) -> tuple[Wire, Route, Callable[[Future[Any]], None] | None]:
         if not self._can_fire:
             spec_of(event)
             self.transport.declare(Topology((Exchange(EVENTS_EXCHANGE, "topic"),)))

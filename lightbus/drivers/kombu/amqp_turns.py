@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ...core.message import Wire
-from ...core.topology import Queue, Topology
+from ...core.topology import Queue
 from ...core.turns import Turns
 from ...ports import Delivery
 from .amqp_consumer import AmqpConsumer, batch_of
-from .amqp_options import AmqpOptions
 from .amqp_wire import wire_of
 
 #: Settlements and other threads have their turn after that many.
@@ -30,26 +29,16 @@ HELD_SECONDS = 0.5
 class AmqpTurnsConsumer(AmqpConsumer):
     """As `AmqpConsumer`, for queues that differ in weight or rank. The prefetch is of all queues together."""
 
-    def __init__(
-        self,
-        url: str,
-        options: AmqpOptions,
-        topology: Callable[[], Topology],
-        queues: Sequence[Queue],
-        on_delivery: Callable[[Delivery], None],
-        *,
-        prefetch: int,
-        no_ack: bool = False,
-    ) -> None:
-        super().__init__(url, options, topology, queues, on_delivery, prefetch=prefetch, no_ack=no_ack)
-        self._turns = Turns(queues)
-        self._names = [queue.name for queue in queues]
-        self._arrived: dict[str, deque[Delivery]] = {name: deque() for name in self._names}
-        self._arrived_at = 0.0
+    _turns: Turns
+    _names: list[str]
+    _arrived: dict[str, deque[Delivery]]
+    _arrived_at: float
 
     def on_open(self, connection: Any) -> None:
-        for arrived in self._arrived.values():
-            arrived.clear()  # they were of the connection before
+        self._turns = Turns(self._queues)
+        self._names = [queue.name for queue in self._queues]
+        self._arrived = {name: deque() for name in self._names}  # nothing of the connection before
+        self._arrived_at = 0.0
         super().on_open(connection)
 
     def on_tick(self) -> float:
