@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from lightbus_scheduler import between, new_command
+from lightbus_scheduler.commands import MOST_BACKFILLED
 from lightbus_scheduler.plain import moment_from, plain_progress
 
 from .schedule_opened import opened, require
@@ -127,9 +128,9 @@ def backfill(entry: str, after: str, until: str, dry_run: bool, apps: tuple[str,
         raise click.UsageError(str(error)) from error
     with opened(apps, url) as open_schedule:
         require(entry, open_schedule.jobs())
-        slots = list(islice(between(open_schedule.plan().entry(entry).slots, *span), 10_001))
-        if len(slots) > 10_000:
-            raise click.UsageError("more than 10,000 slots: give shorter spans")
+        slots = list(islice(between(open_schedule.plan().entry(entry).slots, *span), MOST_BACKFILLED + 1))
+        if len(slots) > MOST_BACKFILLED:
+            raise click.UsageError(f"more than {MOST_BACKFILLED:,} slots: give shorter spans")
         for slot in slots:
             click.echo(slot.isoformat())
         if slots and not dry_run:

@@ -1,7 +1,8 @@
-"""What mypy sees of contracts: it accepts right code, and refuses each wrong line. Pyright: `test_pyright`."""
+"""What mypy and pyright see of contracts: they accept right code, and refuse each wrong line."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.node import INSTALL_SECONDS, installed
 from tests.processes import ROOT
 
 HERE = Path(__file__).parent
+PYRIGHT = "pyright@1.1.414"
 
 
 def mypy(path: Path) -> dict[int, str]:
@@ -30,16 +33,27 @@ def mypy(path: Path) -> dict[int, str]:
     return {int(line): text for _, line, text in found}
 
 
-CHECKERS = pytest.mark.parametrize("check", [mypy])
+def pyright(path: Path) -> dict[int, str]:
+    """Line to what pyright says of it."""
+    done = subprocess.run(
+        ["node", installed(PYRIGHT) / "pyright" / "index.js", "--outputjson", "--pythonpath", sys.executable, path],
+        cwd=ROOT, capture_output=True, text=True, timeout=250, check=False,
+    )  # fmt: skip
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    errors = [one for one in json.loads(done.stdout)["generalDiagnostics"] if one["severity"] == "error"]
+    return {one["range"]["start"]["line"] + 1: one["message"] for one in errors}
 
 
-@pytest.mark.timeout(300)
+CHECKERS = pytest.mark.parametrize("check", [mypy, pyright])
+
+
+@pytest.mark.timeout(INSTALL_SECONDS + 250)
 @CHECKERS
 def test_right_code_passes(check: Callable[[Path], dict[int, str]]) -> None:
     assert check(HERE / "right.py") == {}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(INSTALL_SECONDS + 250)
 @CHECKERS
 def test_each_wrong_line_is_refused_and_no_other(check: Callable[[Path], dict[int, str]]) -> None:
     path = HERE / "wrong.py"
