@@ -246,8 +246,7 @@ def test_bad_input_is_parked_with_its_reason_and_the_next_event_is_handled(
 
 
 def _headers_of_an_event(shop: Shop) -> dict[str, object]:
-    wire, *_ = shop.shop._event(Tickets.created(id=1))
-    return dict(wire.headers)
+    return dict(shop.shop.parcel_of(Tickets.created(id=1)).wire.headers)
 
 
 # -- calls
