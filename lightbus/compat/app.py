@@ -509,6 +509,8 @@ _default_lock = threading.RLock()
 def default_app() -> TaskApp:
     """The process's own app: the one that `lightbus.compat.task` registers with, Celery's "current app"."""
     global _default  # noqa: PLW0603 - decorators run at import time, before anybody could pass an app
+    if _default is not None:  # asked several times for every message
+        return _default
     with _default_lock:
         if _default is None:
             _default = TaskApp()

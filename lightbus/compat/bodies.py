@@ -19,6 +19,7 @@ from ..core.message import MAX_BODY_BYTES, Wire
 from . import json
 from .serializers import JSON, JSON_TYPES, accepts, bare, decode
 
+_USUAL_TYPE = "application/json"
 _CHARSETS = ("", "utf-8", "utf8", "us-ascii", "ascii", "binary")
 
 
@@ -39,13 +40,14 @@ def read_body(wire: Wire, max_bytes: int = MAX_BODY_BYTES, accept: Collection[st
         DecodeError: it is too long, of another content type, not what its content type says, or compressed in a way
             that this Python cannot undo.
     """
-    if not accepts(wire.content_type, accept):
+    usual = wire.content_type == _USUAL_TYPE and wire.content_encoding == "utf-8" and JSON in accept
+    is_json = usual or bare(wire.content_type) in JSON_TYPES
+    if not usual and not accepts(wire.content_type, accept):
         raise DecodeError(
             f"content type {wire.content_type!r:.100} is not read, only {', '.join(accept)}: set accept_content here if"
             " you trust all who can send to this queue, or task_serializer = 'json' where the message is sent"
         )
-    is_json = bare(wire.content_type) in JSON_TYPES
-    if is_json and wire.content_encoding.strip().lower() not in _CHARSETS:
+    if is_json and not usual and wire.content_encoding.strip().lower() not in _CHARSETS:
         raise DecodeError(f"content encoding {wire.content_encoding!r:.100} is not read, only 'utf-8'")
     body = wire.body
     compression = wire.headers.get("compression")

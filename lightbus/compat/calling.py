@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .celery_context import within_task
-from .request import running
+from .request import entered
 from .task import Task
 
 if TYPE_CHECKING:
@@ -21,18 +21,19 @@ def function_of(run: Run, recorder: Recorder, observers: Observers) -> Callable[
     As in Celery whoever listens to the beginning of a run does so before STARTED is stored. Of a coroutine it has been
     stored by then, because storing waits, and would make all others wait on its thread.
     """
-    task, request = run.task, run.request
+    task = run.task
     function: Callable[..., Any] = task.run if type(task).__call__ is Task.__call__ else task
     if task._is_coroutine:
 
         async def start(*args: Any, **kwargs: Any) -> Any:
             run.began = time.monotonic()
             observers.started(run)
-            task.before_start(request.id, request.args, request.kwargs)
+            if task._hooks:
+                task.before_start(run.request.id, run.request.args, run.request.kwargs)
             return await function(*args, **kwargs)
 
         async def call_async(*args: Any, **kwargs: Any) -> Any:
-            with running(task, request, in_celery=False):
+            with entered(run, in_celery=False):
                 return await within_task(task, start(*args, **kwargs))
 
         recorder.started(run)
@@ -40,11 +41,11 @@ def function_of(run: Run, recorder: Recorder, observers: Observers) -> Callable[
 
     def call(*args: Any, **kwargs: Any) -> Any:
         run.began = time.monotonic()
-        with running(task, request):
+        with entered(run):
             observers.started(run)
             recorder.started(run)
             if task._hooks:
-                task.before_start(request.id, request.args, request.kwargs)
+                task.before_start(run.request.id, run.request.args, run.request.kwargs)
             return function(*args, **kwargs)
 
     return call

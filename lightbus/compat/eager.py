@@ -15,7 +15,7 @@ from .canvas.signature import as_list
 from .eagerresult import EagerResult
 from .errbacks import errbacks_to_send
 from .exceptions import Ignore, Reject, Retry
-from .request import Request, current_request, running
+from .request import Request, Running, current_request, running
 from .results import format_traceback
 from .signals import observer as signals
 from .signatures import as_signature_dicts
@@ -83,7 +83,7 @@ class _Ending:
 
 def _run(task: Task, request: Request, began: float, ending: _Ending, *, throw: bool) -> EagerResult | Signature:
     """One try: its result, or what is to be tried next."""
-    task_id = str(request.id)
+    task_id, entry = str(request.id), Running(task, request)
     try:
         task.before_start(task_id, request.args, request.kwargs)
         result = task.run(*request.args, **request.kwargs)
@@ -97,7 +97,7 @@ def _run(task: Task, request: Request, began: float, ending: _Ending, *, throw: 
             raise
         if error.sig is None:
             return EagerResult(task_id, error, states.RETRY, format_traceback(error), task.name)
-        hooks.retried(task, request, error.exc or error)
+        hooks.retried(entry, error.exc or error)
         signals.send_retry(task, request, error)
         return error.sig
     except (Ignore, Reject) as error:  # never thrown: they are no failures
@@ -105,9 +105,9 @@ def _run(task: Task, request: Request, began: float, ending: _Ending, *, throw: 
         return EagerResult(task_id, error, ending.state, name=task.name)
     except Exception as error:  # user code
         ending.value = error
-        hooks.failed(task, request, error)
+        hooks.failed(entry, error)
         signals.send_failure(task, request, error)
-        hooks.returned(task, request, states.FAILURE, error)
+        hooks.returned(entry, states.FAILURE, error)
         if throw:
             raise
         traceback = format_traceback(error)
@@ -116,9 +116,9 @@ def _run(task: Task, request: Request, began: float, ending: _Ending, *, throw: 
         return EagerResult(task_id, error, states.FAILURE, traceback, task.name)
     _send(task, request.callbacks, (result,), request)
     ending.state, ending.value = states.SUCCESS, result
-    hooks.succeeded(task, request, result)
+    hooks.succeeded(entry, result)
     signals.send_success(task, request, result, time.monotonic() - began)
-    hooks.returned(task, request, states.SUCCESS, result)
+    hooks.returned(entry, states.SUCCESS, result)
     return EagerResult(task_id, result, states.SUCCESS, name=task.name)
 
 

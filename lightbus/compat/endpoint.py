@@ -6,12 +6,13 @@ is stored; after a failure the result is stored first. What this side cannot do 
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from ..core import errors
 from ..core.errors import DecodeError, HandlerNotFound, HandlerStopped, TransportError
@@ -44,7 +45,6 @@ from .protocol import TaskMessage, decode_task, is_name, moment
 from .queues import TaskQueues
 from .recording import Recorder, Run
 from .remote.requests import described, stamps_of
-from .request import request_from
 from .results import safe_repr
 from .serializers import accepts, check
 from .settings import rate_from
@@ -181,9 +181,9 @@ class TaskEndpoint:
         if logger.isEnabledFor(logging.DEBUG):  # the worker's own line says the rest
             logger.debug("task %s[%s] succeeded: %s", message.shadow or message.task, message.id, safe_repr(result))
         run.ends(states.SUCCESS, result)
-        hooks.succeeded(run.task, run.request, result)
+        hooks.succeeded(run, result)
         self._observers.succeeded(run, result)
-        hooks.returned(run.task, run.request, states.SUCCESS, result)
+        hooks.returned(run, states.SUCCESS, result)
         return Ack()
 
     def _record_success(self, run: Run, result: object) -> Outcome | None:
@@ -210,7 +210,7 @@ class TaskEndpoint:
             case Retry():
                 run.ends(states.RETRY, error)
                 self._recorder.retried(run, error.exc, error)
-                hooks.retried(run.task, run.request, error.exc or error)
+                hooks.retried(run, error.exc or error)
                 self._observers.retried(run, error)
                 logger.info("task %s[%s] retry: %s", name, task_id, error)
                 return Ack("retry")
@@ -331,10 +331,7 @@ class TaskEndpoint:
         return task
 
     def _run(self, task: Task, message: TaskMessage, delivery: Delivery) -> Run:
-        request = request_from(
-            message, queue=delivery.queue, redelivered=delivery.may_repeat, hostname=self._hostname
-        )  # fmt: skip
-        return Run(task=task, request=request, message=message, delivery=delivery)
+        return Run(task, message, delivery, self._hostname)
 
     def _not_now(self, run: Run) -> Outcome | None:
         """The outcome of a message that is too late or too early."""
@@ -349,7 +346,7 @@ class TaskEndpoint:
             return Ack("expired")
         if message.eta is not None and (left := moment(message.eta, zone) - now) > 0:
             # Its expiry would run off in the broker; the header `expires` decides when it comes back.
-            wire = dataclasses.replace(run.delivery.wire, expiration_seconds=None)
+            wire = msgspec.structs.replace(run.delivery.wire, expiration_seconds=None)
             return Forward(Route("", run.delivery.queue), wire, delay_seconds=left)
         return None
 
@@ -375,7 +372,7 @@ class TaskEndpoint:
         if not run.task.typing:
             return None
         try:
-            run.task.check_arguments(run.request.args, run.request.kwargs)
+            run.task.check_arguments(message.args, message.kwargs)
         except TypeError as error:
             outcome = self._park(run, "bad-arguments", str(error), error)
             self._send_errbacks(run, error)
@@ -390,8 +387,8 @@ class TaskEndpoint:
         hard, soft = hard or task.setting("time_limit"), soft or task.setting("soft_time_limit")
         return Invocation(
             function=function_of(run, self._recorder, self._observers),
-            args=run.request.args,
-            kwargs=run.request.kwargs,
+            args=message.args,
+            kwargs=message.kwargs,
             name=message.task,
             id=message.id,
             kind=self.kind,
@@ -415,9 +412,9 @@ class TaskEndpoint:
         name, task_id = run.message.shadow or run.message.task, run.message.id
         stored = self._record_failure(run, error)
         sent = self._send_errbacks(run, error)
-        hooks.failed(run.task, run.request, error)
+        hooks.failed(run, error)
         self._observers.failed(run, error)
-        hooks.returned(run.task, run.request, states.FAILURE, error)
+        hooks.returned(run, states.FAILURE, error)
         if isinstance(error, tuple(run.task.throws)):
             logger.info("task %s[%s] raised expected: %r", name, task_id, error)
         else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .canvas.compose import signature
 from .errbacks import errbacks_to_send
-from .request import running
+from .request import entered
 from .results import format_traceback
 from .together import Sent, collected
 
@@ -29,7 +29,7 @@ class Followers:
             Exception: it was not sent; with `task_always_eager` also what a callback's own code raises.
         """
         message, chain = run.message, list(run.message.chain or ())
-        with running(run.task, run.request), collected() as sent:
+        with entered(run), collected() as sent:
             self._send_all(run, message.callbacks, (result,))
             if chain:
                 signature(chain[-1], app=self._app).apply_async((result,), **_flow(run, chain=chain[:-1]))
@@ -40,7 +40,7 @@ class Followers:
         """Call errbacks, or send them; raises as `after_success`."""
         if not run.message.errbacks:
             return
-        with running(run.task, run.request):
+        with entered(run):
             errbacks = errbacks_to_send(
                 self._app, run.message.errbacks, run.request, error, format_traceback(error)
             )  # fmt: skip

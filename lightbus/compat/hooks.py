@@ -14,11 +14,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import states
-from .request import Request, running
+from .request import Entry, entered
 from .results import format_traceback
 
 if TYPE_CHECKING:
-    from .task import Task
+    pass
 
 logger = logging.getLogger(__name__)
 
@@ -61,34 +61,39 @@ def einfo_of(error: BaseException) -> Any:
     return theirs.ExceptionInfo((type(error), error, error.__traceback__))
 
 
-def succeeded(task: Task, request: Request, result: Any) -> None:
+def succeeded(entry: Entry, result: Any) -> None:
     """The task returned `result`."""
-    if task._hooks:
-        _call(task, request, task.on_success, result, request.id, request.args, request.kwargs)
+    if entry.task._hooks:
+        _call(entry, entry.task.on_success, result, *_what(entry))
 
 
-def failed(task: Task, request: Request, error: BaseException) -> None:
+def failed(entry: Entry, error: BaseException) -> None:
     """The task failed with `error`."""
-    if task._hooks:
-        _call(task, request, task.on_failure, error, request.id, request.args, request.kwargs, einfo_of(error))
+    if entry.task._hooks:
+        _call(entry, entry.task.on_failure, error, *_what(entry), einfo_of(error))
 
 
-def returned(task: Task, request: Request, state: str, value: Any) -> None:
+def returned(entry: Entry, state: str, value: Any) -> None:
     """It has ended in `state`, with a result or an error; after who listens to signals was told of that."""
-    if task._hooks:
+    if entry.task._hooks:
         einfo = einfo_of(value) if state == states.FAILURE else None
-        _call(task, request, task.after_return, state, value, request.id, request.args, request.kwargs, einfo)
+        _call(entry, entry.task.after_return, state, value, *_what(entry), einfo)
 
 
-def retried(task: Task, request: Request, cause: BaseException) -> None:
+def retried(entry: Entry, cause: BaseException) -> None:
     """The task was sent again because of `cause`."""
-    if task._hooks:
-        _call(task, request, task.on_retry, cause, request.id, request.args, request.kwargs, einfo_of(cause))
+    if entry.task._hooks:
+        _call(entry, entry.task.on_retry, cause, *_what(entry), einfo_of(cause))
 
 
-def _call(task: Task, request: Request, hook: Callable[..., None], *arguments: Any) -> None:
-    with running(task, request):
+def _call(entry: Entry, hook: Callable[..., None], *arguments: Any) -> None:
+    with entered(entry):
         try:
             hook(*arguments)
         except Exception:
-            logger.exception("a hook of task %s[%s] failed", task.name, request.id)
+            logger.exception("a hook of task %s[%s] failed", entry.task.name, entry.request.id)
+
+
+def _what(entry: Entry) -> tuple[Any, Any, Any]:
+    request = entry.request
+    return request.id, request.args, request.kwargs

@@ -243,19 +243,20 @@ _NO_LIMITS = [None, None]
 
 
 def _read_headers(what: str, values: Mapping[str, object]) -> _Headers:
-    fields = _Fields(what, values)
     try:
         read = msgspec.convert(values, _Headers)
     except (msgspec.ValidationError, UnicodeError):  # half a surrogate pair is the latter
-        return fields.headers()
-    names = (read.id, read.task, read.group, read.root_id, read.parent_id, read.shadow)
-    if not all(name is None or name.isascii() for name in names):
-        read = fields.headers()  # which looks at each character: the keys of results are made of these
+        return _Fields(what, values).headers()
+    names = (read.id, read.task, read.group or "", read.root_id or "", read.parent_id or "", read.shadow or "")
+    if not "".join(names).isascii():
+        return _Fields(what, values).headers()  # which looks at each character: the keys of results are made of these
     # What a type does not say: whether a text is a moment, and whether a number is one that a clock can wait.
-    read.eta = fields.moment("eta") if read.eta is not None else None
-    read.expires = fields.moment("expires") if read.expires is not None else None
+    if read.eta is not None:
+        read.eta = _Fields(what, values).moment("eta")
+    if read.expires is not None:
+        read.expires = _Fields(what, values).moment("expires")
     if read.timelimit is not None and read.timelimit != _NO_LIMITS:
-        read.timelimit = list(fields.limits("timelimit"))
+        read.timelimit = list(_Fields(what, values).limits("timelimit"))
     return read
 
 

@@ -17,7 +17,7 @@ from .canvas.compose import signature
 from .eagerresult import EagerResult
 from .exceptions import EncodeError, Ignore, Replaced
 from .groupresult import GroupResult
-from .request import running
+from .request import entered, request_from
 from .results import ResultDocument, exception_triple, format_traceback, safe_repr
 
 if TYPE_CHECKING:
@@ -33,22 +33,43 @@ logger = logging.getLogger(__name__)
 RETRY_PAUSES_SECONDS: Sequence[float] = (0.1, 0.5, 2.0)
 
 
-@dataclass(kw_only=True)
+@dataclass(slots=True, eq=False)
 class Run:
-    """One delivery of a known task, on its way through a worker.
+    """One delivery of a known task, on its way through a worker. An `Entry` of what runs.
 
     Attributes:
+        hostname: of the worker, in results and requests.
         began: `time.monotonic()` of the call of its function; 0.0 before.
         state, value: how it ended: one of `states`, and what the function returned or raised. None before the end.
     """
 
     task: Task
-    request: Request
     message: TaskMessage
     delivery: Delivery
+    hostname: str
     began: float = 0.0
     state: str | None = None
     value: Any = None
+    _request: Request | None = None
+
+    @property
+    def request(self) -> Request:
+        """What the task may ask about the message. Made when somebody asks: few tasks do, and it has 40 fields."""
+        if self._request is None:
+            delivery = self.delivery
+            self._request = request_from(
+                self.message, queue=delivery.queue, redelivered=delivery.may_repeat, hostname=self.hostname
+            )
+        return self._request
+
+    @property
+    def children(self) -> Sequence[Any]:
+        """Results of the tasks that it has sent."""
+        return () if self._request is None else self._request.children
+
+    @property
+    def ignores_result(self) -> bool:
+        return self.task.ignores_result(self.message if self._request is None else self._request)
 
     def ends(self, state: str, value: Any) -> None:
         """Note how it ended."""
@@ -66,13 +87,13 @@ class Recorder:
 
         Celery 5.7 marks a revoked id REVOKED, although it runs elsewhere, as long as no state is stored.
         """
-        if run.task.ignores_result(run.request):
+        if run.ignores_result:
             return
         shared = self._app.settings.celery_serves_others and self._app.results.keeps
         if not (shared or run.task.setting("track_started")):
             return
         try:
-            meta = {"pid": os.getpid(), "hostname": run.request.hostname}
+            meta = {"pid": os.getpid(), "hostname": run.hostname}
             self._store(run, self._document(run, states.STARTED, meta, None))
         except TransportError as error:
             logger.warning("task %s[%s] runs, but STARTED was not stored: %s", run.message.task, run.message.id, error)
@@ -153,7 +174,7 @@ class Recorder:
 
     def _stores(self, run: Run) -> bool:
         """Whether the result is kept: it is wanted, or the chord that the task is a part of reads it."""
-        if not run.task.ignores_result(run.request):
+        if not run.ignores_result:
             return True
         return run.message.chord is not None and self._app.chords.reads_results
 
@@ -163,7 +184,7 @@ class Recorder:
     def _count(self, run: Run, document: ResultDocument) -> None:
         """Tell the chord that the task is a part of. In the steps before the last one of a chain there is none."""
         if run.message.chord is not None:
-            with running(run.task, run.request):
+            with entered(run):
                 self._app.chords.ended(run.message.chord, document, run.message.group_index)
 
     def _store_surely(self, run: Run, document: ResultDocument) -> None:
@@ -177,16 +198,16 @@ class Recorder:
                 time.sleep(pause)
 
     def _document(self, run: Run, status: str, result: Any, traceback: str | None) -> ResultDocument:
-        request = run.request
+        message = run.message
         return ResultDocument(
-            task_id=run.message.id,
+            task_id=message.id,
             status=status,
             result=result,
             traceback=traceback,
-            children=[child.as_tuple() for child in request.children],
+            children=[child.as_tuple() for child in run.children],
             date_done=self._app.now_text() if status in states.READY_STATES else None,
-            group_id=request.group,
-            parent_id=request.parent_id,
+            group_id=message.group,
+            parent_id=message.parent_id,
             extended=self._extended(run) if self._app.settings.result_extended else {},
         )
 
@@ -200,12 +221,12 @@ class Recorder:
             self._app.results.store(_reduced(document), reply_to=reply_to, correlation_id=correlation_id)
 
     def _extended(self, run: Run) -> dict[str, Any]:
-        request, message = run.request, run.message
+        message = run.message
         fields = {
             "name": message.task,
-            "args": request.args,
-            "kwargs": request.kwargs,
-            "worker": request.hostname,
+            "args": list(message.args),
+            "kwargs": message.kwargs,
+            "worker": run.hostname,
             "retries": message.retries,
             "queue": run.delivery.queue,
         }

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from .app import TaskApp
+    from .protocol import TaskMessage
     from .testing import TaskReference
 
 #: Attributes of a task that are options of each of its messages, unless the caller gives them.
@@ -430,7 +431,7 @@ class Task:
         except TypeError as error:
             raise TypeError(f"{self.name}() {error}") from None
 
-    def ignores_result(self, request: Request | None = None) -> bool:
+    def ignores_result(self, request: Request | TaskMessage | None = None) -> bool:
         """Whether no result is kept: the message says so, else the task, else the settings."""
         if request is not None and request.ignore_result is not None:
             return request.ignore_result

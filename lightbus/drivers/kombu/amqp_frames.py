@@ -169,7 +169,7 @@ def _extra(buffer: bytes, at: int, flags: int) -> tuple[dict[str, object], int]:
 def _short_text(buffer: bytes, at: int) -> tuple[str, int]:
     start = at + 1
     end = start + buffer[at]
-    return str(buffer[start:end], "utf-8"), end
+    return buffer[start:end].decode(), end
 
 
 def _table(buffer: bytes, at: int, end: int) -> dict[str, object]:
@@ -178,12 +178,12 @@ def _table(buffer: bytes, at: int, end: int) -> dict[str, object]:
     while at < end:
         start = at + 1
         at = start + buffer[at]
-        key = str(buffer[start:at], "utf-8")
+        key = buffer[start:at].decode()
         kind = buffer[at]
         if kind == 83:  # S, a long text
             start = at + 5
             at = start + _u32(buffer, at + 1)[0]
-            table[key] = str(buffer[start:at], "utf-8")
+            table[key] = buffer[start:at].decode()
         elif kind == 86:  # V, null
             at += 1
             table[key] = None
@@ -203,7 +203,7 @@ def _value(buffer: bytes, at: int) -> tuple[object, int]:
     if kind == "S":
         start = at + 4
         at = start + _u32(buffer, at)[0]
-        return str(buffer[start:at], "utf-8"), at
+        return buffer[start:at].decode(), at
     if kind == "V":
         return None, at
     if kind == "I":

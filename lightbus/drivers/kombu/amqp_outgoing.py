@@ -94,7 +94,7 @@ def _content_header(wire: Wire) -> bytes:
 
 
 def _short(text: str) -> bytes:
-    data = text.encode("utf-8", "surrogatepass")
+    data = text.encode()
     if len(data) > _SHORT_BYTES:
         raise _Unusual
     return _octet(len(data)) + data
@@ -110,7 +110,7 @@ def _table(values: Mapping[str, object]) -> bytes:
         if value is None:
             add(_NOTHING)
         elif type(value) is str:
-            data = value.encode("utf-8", "surrogatepass")
+            data = value.encode()
             add(_text(b"S", len(data)))
             add(data)
         else:
@@ -125,7 +125,7 @@ _name = lru_cache(maxsize=1024)(_short)  # of a header: the same few in nearly e
 def _value(value: object) -> bytes:
     kind = type(value)
     if kind is str:
-        data: bytes = value.encode("utf-8", "surrogatepass")  # type: ignore[attr-defined]
+        data: bytes = value.encode()  # type: ignore[attr-defined]
         return _text(b"S", len(data)) + data
     if value is None:
         return _NOTHING
