@@ -9,8 +9,10 @@ import time
 import uuid
 from collections.abc import Awaitable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from .aio import awaitable
 from .core.api import Rpc
@@ -107,7 +109,7 @@ class RpcClient:
                 trace=dict(origin.trace),
             )  # fmt: skip
             waiting.future.add_done_callback(self._publish_hooks.begin(publication))
-            origin = replace(origin, trace=publication.trace)
+            origin = msgspec.structs.replace(origin, trace=publication.trace)
         call = CallMessage(
             origin=origin, name=rpc.full_name, version=api.api_version, payload=payload,
             reply_to=self._queue.name, deadline=now + timeout_seconds,

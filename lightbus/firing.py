@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from .core.codec import EXPIRES
 from .core.errors import BadArguments, ConfigError
@@ -33,12 +35,12 @@ class Terms:
     def put_on(self, wire: Wire) -> Wire:
         """The message of an event under these terms."""
         if self.expires_at is not None:
-            wire = replace(
+            wire = msgspec.structs.replace(
                 wire,
                 headers={**wire.headers, EXPIRES: iso_utc(self.expires_at)},
                 expiration_seconds=self.expires_seconds,
             )
-        return wire if self.priority is None else replace(wire, priority=self.priority)
+        return wire if self.priority is None else msgspec.structs.replace(wire, priority=self.priority)
 
 
 AT_ONCE = Terms()

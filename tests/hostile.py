@@ -17,6 +17,7 @@ from decimal import Decimal
 from typing import Any
 
 import amqp.serialization
+import msgspec
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -121,7 +122,7 @@ class _List:
         self.found: list[Hostile] = []
 
     def add(self, name: str, outcomes: Iterable[str], wire: Wire, **changes: Any) -> None:
-        wire = dataclasses.replace(wire, **changes)
+        wire = msgspec.structs.replace(wire, **changes)
         properties = {
             "content_type": wire.content_type,
             "content_encoding": wire.content_encoding,
@@ -295,14 +296,14 @@ def call(number: int) -> Wire:
         origin=origin, name=CALL, version="1.0", payload=b'{"order": 1}', reply_to=REPLIES, deadline=4_000_000_000.0
     )
     # A call expires in its queue by its deadline; 70 years are more than a broker's timer takes.
-    return dataclasses.replace(encode_call(message, now=0.0), expiration_seconds=None)
+    return msgspec.structs.replace(encode_call(message, now=0.0), expiration_seconds=None)
 
 
 def calls() -> list[Hostile]:
     """For the queue that serves `CALL`. What can be read and is wrong is answered, which is `RUN` here."""
     listed = _native(call, ("lightbus_deadline",), RUN)
     for target in ("shop", "lightbus.shop", "lightbus.dead", CALL_QUEUE, "x" * 255):
-        wire = dataclasses.replace(call(len(listed) + 1), reply_to=target)
+        wire = msgspec.structs.replace(call(len(listed) + 1), reply_to=target)
         more = _List()
         more.found = listed
         more.add(f"reply to {target:.40}", UNREADABLE, wire)
@@ -373,7 +374,7 @@ def drawn(kind: str, count: int) -> list[Hostile]:
     @given(st.data())
     def draw(data: st.DataObject) -> None:
         number = 100_000 + len(found)
-        wire = dataclasses.replace(data.draw(spoilt(make(number))), reply_to=REPLIES)
+        wire = msgspec.structs.replace(data.draw(spoilt(make(number))), reply_to=REPLIES)
         found.append(as_case(wire, f"drawn {number}", number))
 
     draw()

@@ -7,10 +7,11 @@ leader reads them there. Workers of Celery tell nothing; of their tasks the resu
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
+
+import msgspec
 
 from lightbus_scheduler import Firing
 
@@ -32,7 +33,9 @@ def marked(firing: Firing, parcels: Sequence[Parcel]) -> Sequence[Parcel]:
         return parcels
     mark = {SLOT_HEADER: f"{firing.message_id} {firing.job.entry.id}"}
     return [
-        dataclasses.replace(parcel, wire=dataclasses.replace(parcel.wire, headers={**parcel.wire.headers, **mark}))
+        msgspec.structs.replace(
+            parcel, wire=msgspec.structs.replace(parcel.wire, headers={**parcel.wire.headers, **mark})
+        )
         for parcel in parcels
     ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +40,7 @@ def wire_of(message: TaskMessage, route: Route, *, fixed: Collection[str] = ()) 
     # Encoded again: the objects in the body are the caller's own, and a receiver may have changed them too.
     again = encode_task(msgspec.structs.replace(message, args=tuple(args), kwargs=kwargs, **embed))
     headers |= {key: wire.headers[key] for key in fixed}
-    return _with_properties(dataclasses.replace(again, headers=headers), properties)
+    return _with_properties(msgspec.structs.replace(again, headers=headers), properties)
 
 
 def published(message: TaskMessage, wire: Wire, route: Route, events: TaskEvents | None) -> None:
@@ -87,4 +86,4 @@ def _properties(wire: Wire) -> dict[str, Any]:
 
 def _with_properties(wire: Wire, properties: Mapping[str, Any]) -> Wire:
     own = {key: properties[key] for key in _FIELDS if key in properties}
-    return dataclasses.replace(wire, **own, extra={k: v for k, v in properties.items() if k not in _FIELDS})
+    return msgspec.structs.replace(wire, **own, extra={k: v for k, v in properties.items() if k not in _FIELDS})

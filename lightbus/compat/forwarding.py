@@ -7,8 +7,9 @@ from playing ping-pong: at `MAX_HOPS` the message is parked.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping
+
+import msgspec
 
 from ..core.errors import HandlerNotFound
 from ..core.message import Wire
@@ -81,4 +82,4 @@ def hand_over(name: str, wire: Wire, to: Queue, sender: str, known: Collection[s
     if hops >= MAX_HOPS:
         error = HandlerNotFound(name, known)
         return DeadLetter(error.reason, f"handed over {hops} times, last by {sender}: {error}", attempts=hops)
-    return Forward(to.route, dataclasses.replace(wire, headers=with_hop(wire.headers, sender)))
+    return Forward(to.route, msgspec.structs.replace(wire, headers=with_hop(wire.headers, sender)))

@@ -7,7 +7,8 @@ a documented contract (docs/reference/wire.md) with golden messages in `tests/go
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+
+import msgspec
 
 from .errors import DecodeError
 from .message import MAX_BODY_BYTES, MAX_COUNT, MAX_NAME_LENGTH, CallMessage, EventMessage, Origin, ReplyMessage, Wire
@@ -105,7 +106,7 @@ def decode_reply(wire: Wire) -> ReplyMessage:
 
 def reply_to_wire(wire: Wire, call: CallMessage) -> Wire:
     """`wire` (an encoded answer) addressed to the caller, with the caller's trace."""
-    return replace(wire, headers={**wire.headers, **call.origin.trace})
+    return msgspec.structs.replace(wire, headers={**wire.headers, **call.origin.trace})
 
 
 def split_version(version: str) -> tuple[int, int]:

@@ -6,7 +6,7 @@ Pure. `lightbus.outbox` carries the answers out; the tables are in `lightbus.con
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -30,7 +30,7 @@ LAST_DELAY_SECONDS = 300.0
 #: Bodies that a relay has in memory at a time, unless a single one is larger.
 SLICE_BYTES = 4 * 2**20
 
-_PROPERTIES = tuple(field.name for field in fields(Wire) if field.name != "body")
+_PROPERTIES = tuple(name for name in Wire.__struct_fields__ if name != "body")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +133,9 @@ def parcel_of(row: Row, *, now: float) -> Parcel:
     if row.attempts > 1:
         headers[REPEAT_HEADER] = 1
     delay_seconds = max(0.0, entry.visible_at - now) if entry.visible_at else 0.0
-    return Parcel(replace(wire, headers=headers), Route(entry.exchange, entry.routing_key), delay_seconds)
+    return Parcel(
+        msgspec.structs.replace(wire, headers=headers), Route(entry.exchange, entry.routing_key), delay_seconds
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ two repeats a message and never loses it. `copy_for` says what to publish; `work
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
+
+import msgspec
 
 from .message import Route, Wire
 from .times import iso_utc
@@ -124,13 +125,13 @@ def copy_for(outcome: Retry | Forward | DeadLetter, received: Received, *, dead_
             headers[ATTEMPT_HEADER] = attempt
             if received.redelivered:  # whoever had it before may have sent its next try already
                 headers[REPEAT_HEADER] = 1
-            return Copy(dataclasses.replace(wire, headers=headers), Route("", received.queue), delay)
+            return Copy(msgspec.structs.replace(wire, headers=headers), Route("", received.queue), delay)
         case Forward(route=route, wire=changed, delay_seconds=delay):
             if changed is not None:
                 headers = {k: v for k, v in changed.headers.items() if not k.startswith(BROKER_TRAIL_PREFIXES)}
             if received.redelivered:
                 headers[REPEAT_HEADER] = 1
-            return Copy(dataclasses.replace(changed or wire, headers=headers), route, delay)
+            return Copy(msgspec.structs.replace(changed or wire, headers=headers), route, delay)
         case DeadLetter(reason=reason, error=error, attempts=attempts):
             headers |= {
                 DEAD_PREFIX + "reason": reason,
@@ -142,5 +143,5 @@ def copy_for(outcome: Retry | Forward | DeadLetter, received: Received, *, dead_
             if received.redelivered:  # whoever had it before may have parked it already, and both may be replayed
                 headers[REPEAT_HEADER] = 1
             # A dead letter waits for a person: the message's own expiry must not drop it meanwhile.
-            parked = dataclasses.replace(wire, headers=headers, expiration_seconds=None, durable=True)
+            parked = msgspec.structs.replace(wire, headers=headers, expiration_seconds=None, durable=True)
             return Copy(parked, Route("", dead_queue))

@@ -5,12 +5,13 @@ The counterpart of `outcome.copy_for`, which writes dead letters. Pure: `lightbu
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+
+import msgspec
 
 from .codec import EXPIRES, JSON_TYPE, kind_of
 from .errors import BadArguments
@@ -161,7 +162,7 @@ def replayed(parked: Parked, *, may_repeat: bool, body: bytes | None = None, to:
     headers[HISTORY_HEADER] = json.dumps([_entry(failure) for failure in history], separators=(",", ":"))
     if may_repeat:
         headers[REPEAT_HEADER] = 1
-    again = dataclasses.replace(wire, headers=headers, body=wire.body if body is None else body)
+    again = msgspec.structs.replace(wire, headers=headers, body=wire.body if body is None else body)
     return Copy(again, Route("", to or parked.failure.queue))
 
 

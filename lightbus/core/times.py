@@ -7,8 +7,7 @@ from datetime import datetime, timezone
 
 def iso_utc(unix_seconds: float) -> str:
     """RFC 3339 in UTC with milliseconds, for example `2026-11-24T03:00:00.000Z`."""
-    moment = datetime.fromtimestamp(unix_seconds, timezone.utc)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return datetime.fromtimestamp(unix_seconds, timezone.utc).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def unix_seconds(text: str) -> float:

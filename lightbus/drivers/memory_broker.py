@@ -11,7 +11,9 @@ import itertools
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+import msgspec
 
 from ..core.errors import ConnectionLost, TopologyMismatch, Unroutable
 from ..core.matching import key_matches
@@ -152,7 +154,11 @@ class MemoryBroker:
             expires_at = time.monotonic() + wire.expiration_seconds
         # Each queue's reader gets headers of its own: a handler that changes them must not change another's.
         queue.push(
-            Entry(queue.rank_of(wire, next(self._numbers)), replace(wire, headers=dict(wire.headers)), expires_at)
+            Entry(
+                queue.rank_of(wire, next(self._numbers)),
+                msgspec.structs.replace(wire, headers=dict(wire.headers)),
+                expires_at,
+            )
         )
 
     def take(self, names: Sequence[str]) -> tuple[str, Entry] | None:

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
+import msgspec
+
 from ..bus import Bus
 from ..core.api import Event, Rpc
 from ..core.codec import decode_call, encode_event, encode_reply, kind_of
@@ -215,7 +217,7 @@ class Stage:
             if settlement is not Settlement.ACK:
                 self._broker.publish(wire, Route("", queue)).result()
 
-        return Delivery(replace(wire, headers=dict(wire.headers)), queue, said.redelivered, settle)
+        return Delivery(msgspec.structs.replace(wire, headers=dict(wire.headers)), queue, said.redelivered, settle)
 
     # -- what waits --------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ goes to the broker with a delay, and comes back to its queue about when its turn
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
 import itertools
 import logging
@@ -14,6 +13,8 @@ import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from ..core.errors import ConfigError, TransportError
 from ..core.message import Route
@@ -88,7 +89,7 @@ class Gate:
                 self._wake()
                 return False
         # Its expiry would run off in the broker: when it is back, its own headers say whether it is too late.
-        wire = dataclasses.replace(work.delivery.wire, expiration_seconds=None)
+        wire = msgspec.structs.replace(work.delivery.wire, expiration_seconds=None)
         return Forward(Route("", work.delivery.queue), wire, turn.wait_seconds, verdict="throttled")
 
     def waiting(self) -> list[Work]:

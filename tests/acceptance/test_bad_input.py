@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from lightbus import open_result_backend
@@ -51,7 +52,7 @@ class Serving:
     worker: Program
 
     def send(self, case: str, wire: Wire, queue: str) -> None:
-        marked = dataclasses.replace(wire, headers={**wire.headers, CASE: case})
+        marked = msgspec.structs.replace(wire, headers={**wire.headers, CASE: case})
         self.stage.transport.publish(marked, Route("", queue)).result(SECONDS)
 
     def take(self, queue: str, count: int) -> list[Wire]:
@@ -107,7 +108,7 @@ def task(**fields: Any) -> Wire:
 
 
 def with_header(wire: Wire, name: str, value: object) -> Wire:
-    return dataclasses.replace(wire, headers={**wire.headers, name: value})
+    return msgspec.structs.replace(wire, headers={**wire.headers, name: value})
 
 
 BAD_TASKS: dict[str, tuple[str, Wire]] = {

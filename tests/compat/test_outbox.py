@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
@@ -52,7 +52,7 @@ def test_what_waits_is_what_apply_async_sends(app: TaskApp, broker: MemoryBroker
     moment = {"expires": None}  # each counts from its own moment
     assert {**sent.headers, **moment} == {**waited.headers, **moment}
     assert waited.headers["expires"] is not None
-    assert replace(sent, headers={}) == replace(waited, headers={})
+    assert msgspec.structs.replace(sent, headers={}) == msgspec.structs.replace(waited, headers={})
 
 
 def test_a_task_waits_until_its_queue_stands_and_keeps_its_delay(

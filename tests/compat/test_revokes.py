@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from lightbus.compat import Settings, TaskApp, states
@@ -153,7 +153,7 @@ def test_a_message_with_a_revoked_stamp_is_not_run(app: TaskApp) -> None:
     app.task(name="t")(lambda value: None)
     plain = _sent(app, "t", task_id="s")
     stamped = {**plain.wire.headers, "stamped_headers": ["batch"], "stamps": {"batch": ["1"]}}
-    wire = replace(plain.wire, headers=stamped)
+    wire = msgspec.structs.replace(plain.wire, headers=stamped)
     delivery = Delivery(wire, "lightbus.celery", redelivered=False, settle=lambda settlement: None)
     app.revokes.add_stamps({"batch": ["1"]})
 

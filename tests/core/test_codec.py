@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import dataclasses
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -142,17 +142,17 @@ def test_a_wrong_header_is_named_with_its_value(change: dict[str, object], named
     wire = golden("event")
     headers = {k: v for k, v in {**wire.headers, **change}.items() if v is not None}
     with pytest.raises(DecodeError, match=named.replace(".", r"\.")):
-        decode_event(dataclasses.replace(wire, headers=headers))
+        decode_event(msgspec.structs.replace(wire, headers=headers))
 
 
 def test_an_unknown_content_type_is_named() -> None:
     with pytest.raises(DecodeError, match="application/avro"):
-        decode_event(dataclasses.replace(golden("event"), content_type="application/avro"))
+        decode_event(msgspec.structs.replace(golden("event"), content_type="application/avro"))
 
 
 def test_a_call_that_nobody_can_answer_is_refused() -> None:
     with pytest.raises(DecodeError, match="reply_to"):
-        decode_call(dataclasses.replace(golden("call"), reply_to=""))
+        decode_call(msgspec.structs.replace(golden("call"), reply_to=""))
 
 
 HEADER_NAMES = st.sampled_from([*golden("call").headers, *golden("event").headers, "x-death", "other"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
+
 from lightbus.core.message import Route, Wire
 from lightbus.core.outcome import Copy, DeadLetter, Forward, Received, Retry, copy_for
 
@@ -20,11 +22,11 @@ def test_a_retry_goes_back_to_its_own_queue_so_that_other_listeners_do_not_see_i
 
     assert copy.route == Route("", "billing.on.pay")
     assert copy.delay_seconds == 2.5
-    assert copy.wire == dataclasses.replace(WIRE, headers={"task": "a.b", "n": 1, "lightbus_attempt": 3})
+    assert copy.wire == msgspec.structs.replace(WIRE, headers={"task": "a.b", "n": 1, "lightbus_attempt": 3})
 
 
 def test_a_dead_letter_keeps_the_message_and_says_why_in_flat_headers() -> None:
-    received = dataclasses.replace(RECEIVED, wire=dataclasses.replace(WIRE, expiration_seconds=1.0, durable=False))
+    received = dataclasses.replace(RECEIVED, wire=msgspec.structs.replace(WIRE, expiration_seconds=1.0, durable=False))
     copy = copied(DeadLetter("undecodable", "no JSON", attempts=2), received)
 
     assert copy.route == Route("", "lightbus.dead")
@@ -62,7 +64,7 @@ def test_a_retry_of_a_redelivered_message_is_marked_too() -> None:
 
 def test_the_brokers_own_trail_is_taken_off_since_it_would_drop_the_copy_as_a_cycle() -> None:
     trail = {"x-death": [{"count": 1}], "x-first-death-queue": "q", "x-last-death-reason": "expired", "x-mine": 1}
-    received = dataclasses.replace(RECEIVED, wire=dataclasses.replace(WIRE, headers=trail))
+    received = dataclasses.replace(RECEIVED, wire=msgspec.structs.replace(WIRE, headers=trail))
 
     assert dict(copied(Forward(Route("", "celery")), received).wire.headers) == {"x-mine": 1}
     assert set(copied(Retry(1.0, 2, ""), received).wire.headers) == {"x-mine", "lightbus_attempt"}

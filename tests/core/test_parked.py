@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
+import msgspec
 import pytest
 
 from lightbus.core.errors import BadArguments
@@ -46,7 +46,7 @@ def test_a_message_that_something_else_put_there_is_read_as_far_as_it_goes() -> 
     assert parked.failure == Failure()
     assert parked.history == ()
     assert len(parked.id) == 16
-    assert parked.id == parked_of(strange).id != parked_of(dataclasses.replace(strange, body=b"")).id
+    assert parked.id == parked_of(strange).id != parked_of(msgspec.structs.replace(strange, body=b"")).id
     assert "name the queue" in why_not(parked)
     assert why_not(parked, "billing.on.pay") == ""
 
@@ -97,7 +97,7 @@ def test_a_selection_is_what_meets_all_its_conditions(which: Selection, meant: b
 
 
 def test_a_call_is_not_worth_a_replay() -> None:
-    call = dataclasses.replace(EVENT, headers={**EVENT.headers, "lightbus_kind": "call"})
+    call = msgspec.structs.replace(EVENT, headers={**EVENT.headers, "lightbus_kind": "call"})
 
     assert "its caller has left" in why_not(parked_of(park(call)))
 
@@ -110,4 +110,4 @@ def test_another_payload_has_to_be_of_the_kind_that_the_message_carries() -> Non
         with pytest.raises(BadArguments):
             checked_body(parked, text)
     with pytest.raises(BadArguments, match="only JSON"):
-        checked_body(parked_of(dataclasses.replace(EVENT, content_type="application/x-python-serialize")), "{}")
+        checked_body(parked_of(msgspec.structs.replace(EVENT, content_type="application/x-python-serialize")), "{}")

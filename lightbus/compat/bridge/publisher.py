@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from typing import Any
 
+import msgspec
 from amqp.exceptions import MessageNacked
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -45,7 +45,7 @@ class Publisher:
             if not was_open:
                 raise
             # An idle connection may long be dead. Whether the first try arrived is not known: say so.
-            self._try(dataclasses.replace(wire, headers={**wire.headers, REPEAT_HEADER: 1}), queue)
+            self._try(msgspec.structs.replace(wire, headers={**wire.headers, REPEAT_HEADER: 1}), queue)
 
     def _try(self, wire: Wire, queue: Any) -> None:
         if self._connection is None:

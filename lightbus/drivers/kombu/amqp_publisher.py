@@ -8,7 +8,6 @@ connection breaks is sent again on the next one, marked with `lightbus_repeat`, 
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import struct
 import threading
@@ -17,6 +16,7 @@ from collections import OrderedDict, deque
 from concurrent.futures import Future
 from typing import Any
 
+import msgspec
 from amqp.exceptions import FrameSyntaxError
 
 from ...core.errors import AccessRefused, ConnectionLost, NotConfirmed, TransportError, Unroutable, Unwritable
@@ -42,10 +42,12 @@ _UNWRITABLE: tuple[type[Exception], ...] = (
 )
 
 
-#: From that many on, confirms are read together, that long after the last ones, and frames are written together.
+#: With so many under way frames are gathered: the next confirm, or that many bytes, has them written together.
+SOME_UNCONFIRMED = 4
+GATHERED_BYTES = 16_384
+#: With so many, confirms are read together, that long after the last ones.
 MANY_UNCONFIRMED = 32
 REST_SECONDS = 0.002
-GATHERED_BYTES = 16_384
 
 
 class _Publication:
@@ -103,7 +105,7 @@ class AmqpPublisher:
         if delay_seconds > 0:
             route = delayed_route(route, delay_seconds)
             if wire.expiration_seconds is not None:  # it would let the message out of the ladder too early
-                wire = dataclasses.replace(wire, expiration_seconds=None)
+                wire = msgspec.structs.replace(wire, expiration_seconds=None)
             mandatory = False  # the ladder takes it in any case
         publication = _Publication(wire, route, mandatory, time.monotonic() + self._timeout_seconds)
         with self._lock:
@@ -125,7 +127,7 @@ class AmqpPublisher:
                     frames = connection and frames_of(
                         wire, route, channel=channel.channel_id, mandatory=mandatory, frame_max=connection.frame_max
                     )
-                    if frames and len(self._unconfirmed) > MANY_UNCONFIRMED:
+                    if frames and len(self._unconfirmed) > SOME_UNCONFIRMED:
                         self._gathered += frames
                         if len(self._gathered) >= GATHERED_BYTES:
                             self._write_gathered()
@@ -265,7 +267,7 @@ class AmqpPublisher:
         for publication in reversed(self._unconfirmed.values()):
             if not publication.future.done():
                 headers = {**publication.wire.headers, REPEAT_HEADER: 1}
-                publication.wire = dataclasses.replace(publication.wire, headers=headers)
+                publication.wire = msgspec.structs.replace(publication.wire, headers=headers)
                 self._waiting.appendleft(publication)
         self._unconfirmed.clear()
 

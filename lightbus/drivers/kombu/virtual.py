@@ -7,7 +7,6 @@ returned. Consumers (`virtual_consumer`) have a connection and a thread each. Wh
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
 import time
@@ -15,6 +14,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
+
+import msgspec
 
 from ...core.errors import BrokerUnreachable, ConfigError, ConnectionLost, TransportError, Unwritable
 from ...core.message import Route, Wire
@@ -118,7 +119,7 @@ class VirtualTransport:
                 if self._closed or time.monotonic() + pause_seconds >= deadline:
                     raise
                 if isinstance(error, ConnectionLost):  # it was perhaps written before the connection broke
-                    wire = dataclasses.replace(wire, headers={**wire.headers, REPEAT_HEADER: 1})
+                    wire = msgspec.structs.replace(wire, headers={**wire.headers, REPEAT_HEADER: 1})
                 time.sleep(pause_seconds)
 
     def announce(self, wire: Wire, exchange: Exchange, routing_key: str) -> None:
