@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 URL = os.environ["BENCH_BROKER_URL"]
 THREADS = 8
 WARM_UP = 20
-Publish = Callable[[int], None]
+Publish = Callable[[int], object]
 
 
 def raw(confirmed: bool) -> Publish:
@@ -101,7 +101,7 @@ def lightbus_together() -> Publish:
     return publish
 
 
-def lightbus_fire(pipelined: bool) -> Publish:
+def lightbus_fire(how: str) -> Publish:
     import asyncio
 
     from bench_contract import Adder
@@ -109,8 +109,10 @@ def lightbus_fire(pipelined: bool) -> Publish:
     from lightbus import Bus
 
     bus = Bus("bench-sink")
-    if not pipelined:
+    if how == "one":
         return repeated(lambda: bus.fire(Adder.added(x=1, y=2)))
+    if how == "all":
+        return lambda count: bus.fire_all(Adder.added(x=1, y=2) for _ in range(count))
 
     async def fire(count: int) -> None:
         for first in range(0, count, 500):
@@ -139,8 +141,9 @@ WAYS: dict[str, Callable[[], Publish]] = {
     "lightbus-delay": lightbus_delay,
     "lightbus-delay-threads": lambda: lightbus_delay(THREADS),
     "lightbus-delay-together": lightbus_together,
-    "lightbus-fire": lambda: lightbus_fire(False),
-    "lightbus-fire-pipelined": lambda: lightbus_fire(True),
+    "lightbus-fire": lambda: lightbus_fire("one"),
+    "lightbus-fire-all": lambda: lightbus_fire("all"),
+    "lightbus-fire-gathered": lambda: lightbus_fire("gathered"),
 }
 
 

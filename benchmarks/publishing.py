@@ -24,7 +24,8 @@ ON_RABBITMQ = {
     "lightbus .delay(), confirmed, 8 threads": "lightbus-delay-threads",
     "lightbus .delay(), confirmed together": "lightbus-delay-together",
     "lightbus fire(), confirmed": "lightbus-fire",
-    "lightbus fire(), pipelined, confirmed": "lightbus-fire-pipelined",
+    "lightbus fire_all(), confirmed": "lightbus-fire-all",
+    "lightbus fire_async(), 500 gathered": "lightbus-fire-gathered",
     "raw py-amqp, confirmed in bulk": "raw-confirmed",
     "raw py-amqp, unconfirmed": "raw",
 }

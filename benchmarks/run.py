@@ -33,7 +33,7 @@ from tests.brokers import RabbitMQ, Redis, Server  # noqa: E402
 #: Modules with a function `sections`, in the order of the page.
 BENCHMARKS = ("workers", "publishing", "canvas", "rpc", "latency", "weight", "growth", "schedule")
 PACKAGES = ("lightbus-kombu", "celery", "dramatiq", "huey", "kombu", "amqp", "pika", "redis")
-ROUNDS, MESSAGES = 3, 3000
+ROUNDS, MESSAGES = 3, 10_000
 QUICK_ROUNDS, QUICK_MESSAGES = 1, 300
 
 

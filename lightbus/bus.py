@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+import msgspec
 
 from .aio import awaitable
 from .calling import RpcClient
@@ -32,6 +33,7 @@ from .identity import new_origin
 from .listeners import Listener, spec_of
 from .listening import Listening
 from .middleware import Middleware, checked
+from .pipeline import publish_all, publish_all_async
 from .ports import Transport
 from .publishing import Publication, PublishHook, PublishHooks
 from .serving import CallEndpoint
@@ -159,12 +161,44 @@ class Bus:
         priority: int | None = None,
     ) -> None:
         """`fire` from a coroutine."""
+        await awaitable(self._fire(event, self._terms(delay_seconds, at, expires_seconds, priority)))
+
+    def fire_all(
+        self,
+        events: Iterable[Event],
+        *,
+        delay_seconds: float = 0.0,
+        at: datetime | None = None,
+        expires_seconds: float | None = None,
+        priority: int | None = None,
+    ) -> int:
+        """Publish many events, as `fire` does, and wait for the broker once; much faster than one by one.
+
+        Args:
+            events: any number; a generator is read as the broker takes them, at most 1,000 being under way.
+
+        Returns:
+            int: how many they were.
+
+        Raises:
+            PartlyPublished: some were not published; it says which. After the first of them no more was begun.
+            BadArguments, ConfigError: as `fire`, for the terms; nothing was sent.
+        """
         terms = self._terms(delay_seconds, at, expires_seconds, priority)
-        wire, route, end = self._event(event, terms)
-        sent = self.transport.publish(wire, route, delay_seconds=terms.delay_seconds)
-        if end is not None:
-            sent.add_done_callback(end)
-        await awaitable(sent)
+        return publish_all(self._fire(event, terms) for event in events)
+
+    async def fire_all_async(
+        self,
+        events: Iterable[Event],
+        *,
+        delay_seconds: float = 0.0,
+        at: datetime | None = None,
+        expires_seconds: float | None = None,
+        priority: int | None = None,
+    ) -> int:
+        """`fire_all` from a coroutine."""
+        terms = self._terms(delay_seconds, at, expires_seconds, priority)
+        return await publish_all_async(self._fire(event, terms) for event in events)
 
     def on(  # noqa: PLR0913  # what a listener is, is said in one place
         self,
@@ -450,6 +484,13 @@ class Bus:
             self._can_delay = True
         return terms
 
+    def _fire(self, event: Event, terms: Terms) -> Future[None]:
+        wire, route, end = self._event(event, terms)
+        sent = self.transport.publish(wire, route, delay_seconds=terms.delay_seconds)
+        if end is not None:
+            sent.add_done_callback(end)
+        return sent
+
     def _event(self, event: Event, terms: Terms) -> tuple[Wire, Route, Callable[[Future[Any]], None] | None]:
         if not self._can_fire:
             spec_of(event)
@@ -468,7 +509,7 @@ class Bus:
                 trace=dict(origin.trace),
             )  # fmt: skip
             end = self._publish_hooks.begin(publication)
-            origin = replace(origin, trace=publication.trace)
+            origin = msgspec.structs.replace(origin, trace=publication.trace)
         message = EventMessage(origin=origin, name=spec.name, version=spec.version, payload=payload)
         return encode_event(message), route, end
 

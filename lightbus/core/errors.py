@@ -15,6 +15,7 @@ LightbusError
 |  |- Unwritable              the message cannot be written as the broker wants it; nothing was sent
 |  |- Unroutable              no queue takes the message
 |  |- TopologyMismatch        a queue or exchange exists with other arguments
+|  |- PartlyPublished         of many messages some were not published
 |  `- NotLeading              another process leads the schedule now; nothing was sent
 |- ScheduleStateError     what a store keeps of the schedule is not there, or cannot be read
 |- CallError              an RPC that brought no answer of its own
@@ -111,6 +112,20 @@ class Unroutable(TransportError):
 
 class TopologyMismatch(TransportError):
     """A queue or exchange exists already with other arguments than were asked for."""
+
+
+class PartlyPublished(TransportError):
+    """Some of many messages were not published; the text says why the first was not.
+
+    Attributes:
+        failed: their numbers, counted from 0.
+        begun: how many were begun; those from that number on were not.
+    """
+
+    def __init__(self, text: str, *, failed: tuple[int, ...] = (), begun: int = 0) -> None:
+        super().__init__(text)
+        self.failed = failed
+        self.begun = begun
 
 
 class NotLeading(TransportError):
