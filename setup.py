@@ -21,9 +21,10 @@ METRICS = ["prometheus-client>=0.20"]
 OTEL = ["opentelemetry-api>=1.20"]
 SHELL = ["ipython>=8.12"]
 SOLAR = ["astral>=3.2"]
-BENCH = [*REDIS, *CELERY, "dramatiq[rabbitmq,redis]>=1.17", "huey>=2.5", "psutil>=5.9"]
+PEERS = [*REDIS, *CELERY, "dramatiq[rabbitmq,redis]>=1.17", "faststream[rabbit]>=0.5", "huey>=2.5", "psutil>=5.9"]
+BENCH = [*PEERS, "nameko>=2.14"]  # its pytest plugin, and eventlet, stay out of the tests
 TEST = [
-    *BENCH,
+    *PEERS,
     *METRICS,
     *OTEL,
     "opentelemetry-instrumentation-celery>=0.41b0",

@@ -1,5 +1,6 @@
 """Calls `add` in one way, named by the first argument, as often as the second says; prints latency and calls/s."""
 
+import asyncio
 import json
 import os
 import statistics
@@ -15,6 +16,19 @@ WARM_UP = 30
 
 #: Starts the call `add(number, 3)`; what it returns waits for the answer.
 Start = Callable[[int], Callable[[], Any]]
+
+
+def until_it_is_served(call: Callable[[], object], not_served: type[Exception]) -> None:
+    """Call until the server is up."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            call()
+            return
+        except not_served:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def raw() -> Start:
@@ -55,15 +69,7 @@ def lightbus() -> Start:
     from lightbus import Bus, NotServed
 
     adder = Bus("bench-caller").client(Adder)
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            adder.add(x=1, y=2)
-            break
-        except NotServed:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)  # until the server is up
+    until_it_is_served(lambda: adder.add(x=1, y=2), NotServed)
     return lambda number: adder.add.start(x=number, y=3).result
 
 
@@ -77,6 +83,39 @@ def celery() -> Start:
         return lambda: result.get(timeout=30)
 
     return start
+
+
+def nameko() -> Start:
+    from nameko.exceptions import UnknownService
+    from nameko.standalone.rpc import ClusterRpcProxy
+
+    adder = ClusterRpcProxy({"AMQP_URI": URL}, timeout=30).start().bench_adder
+    until_it_is_served(lambda: adder.add(1, 2), UnknownService)
+    return lambda number: adder.add.call_async(number, 3).result
+
+
+async def faststream(count: int) -> dict[str, float]:
+    """It has coroutines only, which are measured on their own loop."""
+    from bench_rpc_faststream import QUEUE
+    from faststream.rabbit import RabbitBroker
+
+    async with RabbitBroker(URL) as broker:
+
+        async def add(number: int) -> None:
+            answer = await broker.request({"x": number, "y": 3}, QUEUE, timeout=30)
+            if (found := await answer.decode()) != number + 3:
+                raise RuntimeError(f"add({number}, 3) gave {found!r}")
+
+        async def call(count: int, width: int) -> list[float]:
+            seconds = []
+            for first in range(0, count, width):
+                began = time.perf_counter()
+                await asyncio.gather(*(add(number) for number in range(first, min(count, first + width))))
+                seconds.append(time.perf_counter() - began)
+            return seconds
+
+        await call(WARM_UP, 1)
+        return figures(await call(count, 1), await call(count, IN_FLIGHT), count)
 
 
 def call(start: Start, count: int, width: int) -> list[float]:
@@ -93,17 +132,23 @@ def call(start: Start, count: int, width: int) -> list[float]:
     return seconds
 
 
-def main(way: str, count: int) -> None:
-    start = {"raw": raw, "lightbus": lightbus, "celery": celery}[way]()
-    call(start, WARM_UP, 1)
-    seconds = sorted(call(start, count, 1))
-    in_flight = sum(call(start, count, IN_FLIGHT))
-    figures = {
+def figures(one_by_one: list[float], in_flight: list[float], count: int) -> dict[str, float]:
+    """What is printed, of the seconds of `count` calls."""
+    seconds = sorted(one_by_one)
+    return {
         "p50_ms": statistics.median(seconds) * 1000,
         "p99_ms": seconds[int(len(seconds) * 0.99)] * 1000,
-        "calls_per_second": count / in_flight,
+        "calls_per_second": count / sum(in_flight),
     }
-    print(json.dumps(figures))
+
+
+def main(way: str, count: int) -> None:
+    if way == "faststream":
+        print(json.dumps(asyncio.run(faststream(count))))
+        return
+    start = {"raw": raw, "lightbus": lightbus, "celery": celery, "nameko": nameko}[way]()
+    call(start, WARM_UP, 1)
+    print(json.dumps(figures(call(start, count, 1), call(start, count, IN_FLIGHT), count)))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from tests.processes import ROOT, Process
 ONLY = {
     "workers": ["--only", "1", "--only", "raw"],
     "canvas": ["--only", "-c 1"],
+    "rpc": ["--only", "raw", "--only", "call", "--only", "celery", "--only", "faststream"],  # all but Nameko
     "weight": ["--only", "lightbus, 1"],
     "schedule": ["--only", " 10 entries"],  # a burst takes minutes of the clock
 }
