@@ -58,7 +58,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_TRACE_HEADERS = ("traceparent", "tracestate")
+_TRACE_HEADERS = frozenset(("traceparent", "tracestate"))
+_NO_TRACE: Mapping[str, str] = {}
 
 
 class TaskEndpoint:
@@ -395,7 +396,7 @@ class TaskEndpoint:
             queue=run.delivery.queue,
             correlation_id=message.root_id or message.id,
             causation_id=message.parent_id or "",
-            trace={key: str(headers[key]) for key in _TRACE_HEADERS if key in headers},
+            trace=_NO_TRACE if _TRACE_HEADERS.isdisjoint(headers) else _trace(headers),
             attempt=message.retries + 1,
             redelivered=run.delivery.may_repeat,
             soft_limit_seconds=soft,
@@ -472,6 +473,10 @@ def _run_of(invocation: Invocation) -> Run:
     run = invocation.state
     assert isinstance(run, Run), "an invocation comes back to the endpoint that made it"
     return run
+
+
+def _trace(headers: Mapping[str, object]) -> dict[str, str]:
+    return {key: str(headers[key]) for key in sorted(_TRACE_HEADERS) if key in headers}
 
 
 def _concerns_others(message: TaskMessage) -> bool:

@@ -12,6 +12,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from ...core.message import Wire
 
 #: Content type of a message that is not an envelope at all: its bytes are handed over as they are, to be parked.
@@ -106,7 +108,7 @@ def mark_redelivered(raw: bytes) -> bytes:
 def _read(raw: bytes) -> tuple[dict[str, Any], Wire]:
     """Raises ValueError: it is no envelope."""
     try:
-        envelope = json.loads(raw)
+        envelope = _json(raw)
         properties = envelope["properties"]
         info = properties.get("delivery_info") or {}
         headers = envelope.get("headers") or {}
@@ -118,6 +120,14 @@ def _read(raw: bytes) -> tuple[dict[str, Any], Wire]:
         )
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"this is no envelope: {error}") from error
+
+
+def _json(raw: bytes) -> Any:
+    """A third of the time of `json.loads`, which reads what is left: NaN, half a surrogate pair, another encoding."""
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeError):
+        return json.loads(raw)
 
 
 def _body(stored: object, encoding: str | None) -> bytes:
