@@ -83,6 +83,8 @@ def alike(told: Told) -> Told:
         for heard in several:
             if heard["signal"] == "task_received":
                 heard["sender"] = "the worker"  # Celery's consumer, or the node
+                if key[0] == "again":
+                    heard["state"] = ""  # Celery's parent may have the next try before its child has stored RETRY
             if heard["signal"] == "task_revoked":
                 heard["runs"] = True  # Celery's parent process has no current task
             heard["result"] = str(heard.get("result")).replace("Retry(Retry(...), ", "Retry(None, ")
