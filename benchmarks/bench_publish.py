@@ -86,6 +86,22 @@ def lightbus_delay(threads: int = 1) -> Publish:
     return publish
 
 
+def lightbus_later() -> Publish:
+    import dataclasses
+
+    os.environ["BENCH_DONE"] = os.devnull
+    from bench_tasks_lightbus import noop
+
+    app = noop.app
+    app.configure(dataclasses.replace(app.settings, confirm_later=True))
+
+    def publish(count: int) -> None:
+        repeated(lambda: noop.delay(1, 2))(count)
+        app.wait_for_confirms()
+
+    return publish
+
+
 def lightbus_together() -> Publish:
     os.environ["BENCH_DONE"] = os.devnull
     from bench_tasks_lightbus import noop
@@ -141,6 +157,7 @@ WAYS: dict[str, Callable[[], Publish]] = {
     "lightbus-delay": lightbus_delay,
     "lightbus-delay-threads": lambda: lightbus_delay(THREADS),
     "lightbus-delay-together": lightbus_together,
+    "lightbus-delay-later": lightbus_later,
     "lightbus-fire": lambda: lightbus_fire("one"),
     "lightbus-fire-all": lambda: lightbus_fire("all"),
     "lightbus-fire-gathered": lambda: lightbus_fire("gathered"),

@@ -23,6 +23,7 @@ ON_RABBITMQ = {
     "lightbus .delay(), confirmed": "lightbus-delay",
     "lightbus .delay(), confirmed, 8 threads": "lightbus-delay-threads",
     "lightbus .delay(), confirmed together": "lightbus-delay-together",
+    "lightbus .delay(), confirmed later": "lightbus-delay-later",
     "lightbus fire(), confirmed": "lightbus-fire",
     "lightbus fire_all(), confirmed": "lightbus-fire-all",
     "lightbus fire_async(), 500 gathered": "lightbus-fire-gathered",

@@ -33,6 +33,7 @@ from .chords import Chords
 from .control import Control
 from .events import TaskEvents
 from .exceptions import QueueNotFound
+from .later import LaterConfirms
 from .protocol import TaskMessage
 from .remote.revokes import Revokes
 from .request import Request, current_request
@@ -40,7 +41,7 @@ from .resultstore import ResultStore, open_result_store, wait_for
 from .sending import Sending, prepare
 from .serializers import JSON
 from .settings import Settings
-from .together import confirmed
+from .together import leave_to_the_end
 
 if TYPE_CHECKING:
     from .. import Middleware
@@ -93,6 +94,7 @@ class TaskApp:
         self._declared: set[str] = set()
         self._middleware: tuple[Middleware, ...] = ()
         self._publish_hooks = PublishHooks()
+        self._later = LaterConfirms()
         self._lock = threading.RLock()
         renewed_after_fork(self)
 
@@ -294,14 +296,21 @@ class TaskApp:
         return Outgoing(wire, route, delay_seconds, message, parent if add_to_parent else None, end)
 
     def sent(self, outgoing: Outgoing, published: Future[None]) -> asyncresult.AsyncResult:
-        """Wait until the broker has taken charge, and give the task's result. Within `together` its end waits.
+        """Wait until the broker has taken charge, and give the task's result. Within `together` its end waits, and with
+        `confirm_later` nobody does; but in a worker, whose message is acknowledged when its task has ended.
 
         Raises:
             TransportError: it did not.
         """
         if outgoing.on_published is not None:
             published.add_done_callback(outgoing.on_published)
-        confirmed(published, self.settings.publish_timeout_seconds)
+        if not leave_to_the_end(published):
+            settings, message = self.settings, outgoing.message
+            if settings.confirm_later and current_request() is None:
+                what = f"task {message.task}[{message.id}]"
+                self._later.add(published, what, settings.publish_timeout_seconds)
+            else:
+                wait_for(published, settings.publish_timeout_seconds)
         self._tell_of(outgoing.message, outgoing.wire, outgoing.route)
         return self.result_of(outgoing)
 
@@ -488,8 +497,13 @@ class TaskApp:
             self._bus, self._results, self._declared = bus, results, declared
         return before
 
+    def wait_for_confirms(self) -> None:
+        """With `confirm_later`: until what was sent by now is confirmed; what is not in time is logged."""
+        self._later.wait(self.settings.publish_timeout_seconds)
+
     def close(self) -> None:
         """Stop waiting for results and disconnect. The app can be used again afterwards."""
+        self.wait_for_confirms()
         if self._task_events is not None:
             self._task_events.close()
         with self._lock:

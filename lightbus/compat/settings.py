@@ -85,6 +85,8 @@ class Settings:
             tells of it, on `event_exchange`.
         task_max_bytes: a task message whose body is longer, decompressed, is parked. In a Celery configuration it is
             `lightbus_task_max_bytes`.
+        confirm_later: `.delay()` returns when its message is written, before the broker has confirmed it; see `later`.
+            In a Celery configuration it is `lightbus_confirm_later`.
         create_missing_queues: a task may go to a queue that is not among `celery_queues`.
         missing_queue_type: of queues that are neither the default one nor among `celery_queues`.
         annotations: attributes that the settings give to tasks, in Celery's forms.
@@ -127,6 +129,7 @@ class Settings:
     result_extended: bool = False
     result_max_bytes: int = 128 * 2**20
     task_max_bytes: int = MAX_BODY_BYTES
+    confirm_later: bool = False
     task_ignore_result: bool = False
     store_errors_even_if_ignored: bool = False
     always_eager: bool = False
@@ -425,6 +428,7 @@ _TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
     "worker_pool_restarts": ("pool_restarts", _boolean),
     "worker_state_db": ("state_db", _text_or_none),
     "lightbus_task_max_bytes": ("task_max_bytes", int),
+    "lightbus_confirm_later": ("confirm_later", _boolean),
     "task_create_missing_queues": ("create_missing_queues", _boolean),
     "task_create_missing_queue_type": ("missing_queue_type", str),
     "task_annotations": ("annotations", lambda v: v),

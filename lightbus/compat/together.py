@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from ..core.errors import NotConfirmed
-from .resultstore import wait_for
 
 _collecting: ContextVar[list[Future[None]] | None] = ContextVar("lightbus_together", default=None)
 
@@ -83,10 +82,10 @@ def together_or_later(*, timeout_seconds: float) -> Iterator[None]:
             yield
 
 
-def confirmed(published: Future[None], timeout_seconds: float) -> None:
-    """Wait for the broker now, or leave it to the end of the `together` block that this is called in."""
+def leave_to_the_end(published: Future[None]) -> bool:
+    """Leave a message to the end of the `together` block that this is called in; False outside of one."""
     sent = _collecting.get()
     if sent is None:
-        wait_for(published, timeout_seconds)
-    else:
-        sent.append(published)
+        return False
+    sent.append(published)
+    return True
