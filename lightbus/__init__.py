@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .bus import Bus
     from .core.api import Api, Event, rpc
     from .core.batch import Batch
+    from .core.concurrency import Concurrency
     from .core.errors import (
         AccessRefused,
         ApiError,
@@ -56,6 +57,7 @@ __all__ = [
     "Bus",
     "CallError",
     "CallTimeout",
+    "Concurrency",
     "ConfigError",
     "ConnectionLost",
     "DeclarationError",
@@ -91,6 +93,7 @@ _HOMES = {
     "Api": "core.api",
     "Batch": "core.batch",
     "Bus": "bus",
+    "Concurrency": "core.concurrency",
     "Dedupe": "dedupe",
     "Event": "core.api",
     "Invocation": "endpoint",

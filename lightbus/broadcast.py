@@ -11,6 +11,7 @@ import os
 import uuid
 from collections.abc import Callable, Collection, Mapping
 
+from .core.concurrency import Concurrency
 from .core.errors import DeclarationError
 from .core.outcome import Ack, Outcome
 from .core.rate import Rate
@@ -66,11 +67,23 @@ class BroadcastEndpoint:
 
     def rates(self) -> Mapping[str, Rate | None]:
         """See `Rated`. All processes of a worker share one rate, so its name must not be that of a process."""
-        return {f"{self._app}.each.{name}": listener.rate for name, listener in self._listeners.items()}
+        return {self._stable_name(name): listener.rate for name, listener in self._listeners.items()}
 
     def rate_name(self, delivery: Delivery) -> str | None:
         """See `Rated`."""
         return self._stable.get(delivery.queue)
+
+    def limits(self) -> Mapping[str, Concurrency]:
+        """See `Limited`. All processes of a worker share one limit."""
+        return {
+            self._stable_name(name): one.concurrency
+            for name, one in self._listeners.items()
+            if one.concurrency is not None
+        }
+
+    def limit_name(self, queue: str) -> str | None:
+        """See `Limited`."""
+        return None if self._here().limit_name(queue) is None else self._stable[queue]
 
     def prepare(self, delivery: Delivery) -> Invocation | Outcome:
         """See `Endpoint`."""
@@ -99,6 +112,10 @@ class BroadcastEndpoint:
             for name, listener in self._listeners.items():
                 topology = broadcast_topology(self._app, name, routing_keys_of(listener), token)
                 own.add(listener, topology)
-                stable[topology.queues[0].name] = f"{self._app}.each.{name}"
+                stable[topology.queues[0].name] = self._stable_name(name)
             self._own, self._stable, self._pid = own, stable, pid
         return self._own
+
+    def _stable_name(self, listener: str) -> str:
+        """What stands for the listener's queues in all processes."""
+        return f"{self._app}.each.{listener}"

@@ -18,6 +18,7 @@ from .core.api import Api, Event, Rpc
 from .core.batch import Batch
 from .core.claims import ClaimStore
 from .core.codec import encode_event
+from .core.concurrency import Concurrency
 from .core.errors import DeclarationError
 from .core.message import EventMessage, Parcel, Route, Wire
 from .core.rate import Rate
@@ -208,6 +209,7 @@ class Bus:
         soft_limit_seconds: float | None = None,
         hard_limit_seconds: float | None = None,
         rate: str | Rate | None = None,
+        concurrency: int | Concurrency | None = None,
         dedupe: str | Dedupe | None = None,
         each_process: bool = False,
         batch: Batch | None = None,
@@ -222,6 +224,8 @@ class Bus:
             soft_limit_seconds: raise `SoftTimeLimitExceeded` in the function when it runs for longer.
             hard_limit_seconds: end its process when it runs for longer; a failure like any other.
             rate: how often it may begin in one `lightbus worker`, `"100/s"`, `"10/m"` or `"2/h"`; or a `Rate`.
+            concurrency: how many of it may run at a time in one `lightbus worker`, all its processes together; or a
+                `Concurrency`.
             dedupe: do not handle a message again for so long after it was handled, `"7d"`; or a `Dedupe`. Needs
                 `Bus(claims=...)`.
             each_process: every process that runs then gets it for itself, at most once: nothing is kept, retried or
@@ -248,6 +252,7 @@ class Bus:
                 hard_limit_seconds,
                 Rate.parse(rate) if isinstance(rate, str) else rate,
                 None if dedupe is None else Dedupe.of(dedupe),
+                None if concurrency is None else Concurrency.of(concurrency),
                 max_priority,
             )
             self._listening.add(listener, each_process=each_process, batch=batch)
@@ -320,6 +325,7 @@ class Bus:
         soft_limit_seconds: float | None = None,
         hard_limit_seconds: float | None = None,
         rate: str | Rate | None = None,
+        concurrency: int | Concurrency | None = None,
     ) -> None:
         """Answer the calls of an API with the methods of `implementation`, in the workers of this app.
 
@@ -327,10 +333,12 @@ class Bus:
             soft_limit_seconds: raise `SoftTimeLimitExceeded` in a method that runs for longer.
             hard_limit_seconds: end the process of a method that runs for longer.
             rate: how often its methods together may begin, as of `on`.
+            concurrency: how many of its methods may run at a time, as of `on`.
         """
         self._calls.add(
             implementation, soft_limit_seconds=soft_limit_seconds, hard_limit_seconds=hard_limit_seconds,
             rate=Rate.parse(rate) if isinstance(rate, str) else rate,
+            concurrency=None if concurrency is None else Concurrency.of(concurrency),
         )  # fmt: skip
 
     def client(self, api: type[A]) -> A:

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from .core.concurrency import Concurrency
 from .core.errors import HandlerStopped, SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLost
 from .core.outcome import Forward, Outcome
 from .core.rate import Rate
@@ -157,6 +158,17 @@ class Rated(Protocol):
 
     def rate_name(self, delivery: Delivery) -> str | None:
         """Under which of them this message falls; None when its handler would not be called now. Before `prepare`."""
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """An endpoint of which some queues have handlers that may run only so many at a time."""
+
+    def limits(self) -> Mapping[str, Concurrency]:
+        """Every name that has a limit, in all processes of a worker alike."""
+
+    def limit_name(self, queue: str) -> str | None:
+        """Under which of them the messages of `queue` fall; None for none."""
 
 
 @runtime_checkable

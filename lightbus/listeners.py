@@ -11,6 +11,7 @@ from typing import Any
 
 from .core.api import Event, EventSpec
 from .core.codec import decode_event, split_version
+from .core.concurrency import Concurrency
 from .core.errors import BadArguments, DeclarationError, HandlerNotFound, TimeLimitExceeded, WorkerLost
 from .core.outcome import Ack, DeadLetter, Outcome, Retry
 from .core.rate import Rate
@@ -36,6 +37,7 @@ class Listener:
     hard_limit_seconds: float | None = None
     rate: Rate | None = None
     dedupe: Dedupe | None = None
+    concurrency: Concurrency | None = None
     max_priority: int | None = None  #: its queue has an order of priorities up to that
 
 
@@ -104,6 +106,15 @@ class EventEndpoint:
     def rate_name(self, delivery: Delivery) -> str | None:
         """See `Rated`."""
         return delivery.queue
+
+    def limits(self) -> Mapping[str, Concurrency]:
+        """See `Limited`: by queue, which is a listener's own."""
+        return {queue: one.concurrency for queue, one in self._listeners.items() if one.concurrency is not None}
+
+    def limit_name(self, queue: str) -> str | None:
+        """See `Limited`."""
+        listener = self._listeners.get(queue)
+        return queue if listener is not None and listener.concurrency is not None else None
 
     def prepare(self, delivery: Delivery) -> Invocation | Outcome:
         """See `Endpoint`."""

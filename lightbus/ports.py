@@ -33,6 +33,7 @@ class Capabilities:
         priorities: `Wire.priority` orders a queue that has `max_priority`.
         expires: the broker drops a message after `Wire.expiration_seconds`; receivers check anyway.
         rates: it is a `RateStore`.
+        permits: it is a `PermitStore`.
         releases: a message handed back by `Delivery.release` is not flagged as redelivered.
     """
 
@@ -47,6 +48,7 @@ class Capabilities:
     expires: bool
     releases: bool
     rates: bool = False
+    permits: bool = False
 
 
 class Settlement(Enum):
@@ -225,6 +227,21 @@ class RateStore(Protocol):
         Raises:
             TransportError: the broker did not answer; no turn was given.
         """
+
+
+@runtime_checkable
+class PermitStore(Protocol):
+    """What a `Transport` does besides where `Capabilities.permits`."""
+
+    def hold_permit(self, name: str, holder: str, most: int, *, lease_seconds: float) -> bool:
+        """Whether `holder` has one of the `most` permits of `name` for `lease_seconds` from now: newly, or still.
+
+        Raises:
+            TransportError: the broker did not answer.
+        """
+
+    def free_permit(self, name: str, holder: str) -> None:
+        """Give it back, if it is held."""
 
 
 class ResultBackend(Protocol):

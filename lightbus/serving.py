@@ -10,6 +10,7 @@ from typing import Any
 
 from .core.api import Api, Rpc
 from .core.codec import decode_call, encode_reply, split_version
+from .core.concurrency import Concurrency
 from .core.errors import ApiError, BadArguments, DeclarationError
 from .core.message import CallMessage, ReplyMessage, Route
 from .core.outcome import Ack, Forward, Outcome
@@ -50,6 +51,7 @@ class CallEndpoint:
         self._versions: dict[str, tuple[int, int]] = {}
         self._contracts: list[type[Api]] = []
         self._rates: dict[str, Rate | None] = {}
+        self._limits: dict[str, Concurrency] = {}
 
     def add(
         self,
@@ -58,6 +60,7 @@ class CallEndpoint:
         soft_limit_seconds: float | None = None,
         hard_limit_seconds: float | None = None,
         rate: Rate | None = None,
+        concurrency: Concurrency | None = None,
     ) -> None:
         """Raises DeclarationError: no API, served already, or a call has no implementation."""
         contract = _contract_of(implementation)
@@ -74,6 +77,8 @@ class CallEndpoint:
             )
         self._calls[queue.name] = calls
         self._rates[queue.name] = rate
+        if concurrency is not None:
+            self._limits[queue.name] = concurrency
         self._versions[queue.name] = split_version(contract.api_version)
         self._topology += Topology(queues=(queue,))
         self._contracts.append(contract)
@@ -101,6 +106,14 @@ class CallEndpoint:
     def rate_name(self, delivery: Delivery) -> str | None:
         """See `Rated`."""
         return delivery.queue
+
+    def limits(self) -> Mapping[str, Concurrency]:
+        """See `Limited`: by queue, as the rates."""
+        return self._limits
+
+    def limit_name(self, queue: str) -> str | None:
+        """See `Limited`."""
+        return queue if queue in self._limits else None
 
     def prepare(self, delivery: Delivery) -> Invocation | Outcome:
         """See `Endpoint`. What is wrong with a readable call is answered to its caller, not parked."""

@@ -21,7 +21,17 @@ from ..endpoint import shared_queues
 from ..listeners import EventEndpoint
 from ..serving import CallEndpoint
 from ..version import VERSION
-from ..worker import AnswerSign, Process, Sign, Supervised, Supervisor, WorkerOptions, answered_here, rates_of
+from ..worker import (
+    AnswerSign,
+    Process,
+    Sign,
+    Supervised,
+    Supervisor,
+    WorkerOptions,
+    answered_here,
+    permits_of,
+    rates_of,
+)
 from . import apps as discovery
 from . import life as lives
 from . import logs
@@ -136,7 +146,7 @@ def worker(
             middleware=discovery.middleware_of(app),
             observers=() if monitoring is None else monitoring.observers_of(app, buses),
             soft_limit_seconds=supervision.soft_limit_seconds, limits=supervision.limits,
-            reports_waiting=scale is not None, rates=rates,
+            reports_waiting=scale is not None, rates=rates, permits=permits_of(buses),
         )  # fmt: skip
         with supervision.held_pidfile() as pidfile:
             say = logs.log_line if log_format == "json" else logs.print_line

@@ -28,6 +28,7 @@ from ..core.message import Wire
 from ..core.topology import Queue, Topology
 from .bench import Bench, Inbox, error_of
 from .contract_delivery import DeliveryContract
+from .contract_permits import PermitContract
 from .contract_prefetch import PrefetchContract
 from .contract_routing import RoutingContract
 
@@ -71,5 +72,5 @@ class FailureContract(Bench):
         assert [type(error) for error in errors] == [AccessRefused] * 2
 
 
-class TransportContract(DeliveryContract, PrefetchContract, RoutingContract, FailureContract):
+class TransportContract(DeliveryContract, PermitContract, PrefetchContract, RoutingContract, FailureContract):
     """All of it; see the module and `bench.Bench` for the hooks."""

@@ -6,6 +6,7 @@ slots        prepare, call the handler, conclude                                
 watch        adapts the prefetch, and hands back what long handlers hold up      (watch.py, prefetch.py)
 settle       carries an outcome out: acknowledge, or publish a copy first       (settle.py)
 gate         what is over its rate waits there                                (gate.py, rates.py)
+turnstile    what may run only so many at a time passes there                 (turnstile.py, permits.py)
 runs         what runs now, its hard limit, and who ends it                     (runs.py)
 
 Between the two kinds of process: a board in shared memory that says what runs and what crashed (board.py, crashes.py,
@@ -19,11 +20,12 @@ from .control import Supervised
 from .health import Health, HealthFile, Sign, Systemd
 from .limits import Limits
 from .options import WorkerOptions
-from .process import Process, rates_of
+from .permits import Permits
+from .process import Process, permits_of, rates_of
 from .rates import Rates
 from .supervisor import Oversight, Supervisor
 
 __all__ = [
-    "AnswerSign", "Autoscale", "Health", "HealthFile", "Limits", "Oversight", "Process", "Rates", "Sign", "Supervised",
-    "Supervisor", "Systemd", "WorkerOptions", "answered_here", "rates_of",
+    "AnswerSign", "Autoscale", "Health", "HealthFile", "Limits", "Oversight", "Permits", "Process", "Rates", "Sign",
+    "Supervised", "Supervisor", "Systemd", "WorkerOptions", "answered_here", "permits_of", "rates_of",
 ]  # fmt: skip

@@ -1,4 +1,5 @@
-"""What is over its rate waits here, and not in a slot: for a moment in memory, for longer in the broker.
+"""What is over its rate waits here, and not in a slot: for a moment in memory, for longer in the broker. What finds no
+permit to run waits in the turnstile.
 
 A message that waits in memory counts as one that the process holds, so only half of what it may hold can wait; the rest
 goes to the broker with a delay, and comes back to its queue about when its turn is. Others pass meanwhile.
@@ -22,7 +23,9 @@ from ..core.outcome import Forward, Outcome, Requeue
 from ..core.rate import MOST_HELD_SECONDS, Turn
 from ..endpoint import Endpoint, Rated
 from ..ports import RateStore, Transport
+from .permits import Permits
 from .rates import Rates
+from .turnstile import Turnstile
 
 if TYPE_CHECKING:
     from .slots import Work
@@ -31,15 +34,19 @@ logger = logging.getLogger("lightbus.worker")
 
 
 class Gate:
-    """Asks for a turn before a message is handled.
+    """Asks for a turn, and for a permit, before a message is handled.
 
     Args:
-        again: called with a message whose turn has come, on the gate's thread.
-        room: how many messages may wait here at a time.
+        again: called with a message whose turn has come, on a thread of the gate's.
+        room: how many messages may wait for their rate at a time.
+
+    Attributes:
+        turnstile: asked for permits; it has a queue's consumer hold no more than can run.
     """
 
-    def __init__(self, rates: Rates, again: Callable[[Work], None], room: Callable[[], int]) -> None:
+    def __init__(self, rates: Rates, permits: Permits, again: Callable[[Work], None], room: Callable[[], int]) -> None:
         self._rates = rates
+        self.turnstile = Turnstile(permits, again)
         self._again = again
         self._room = room
         self._stores: dict[str, RateStore] = {}
@@ -66,11 +73,20 @@ class Gate:
 
     @property
     def is_open(self) -> bool:
-        """Nothing has a rate: no message need ask."""
-        return not self._rates.any
+        """Nothing has a rate or a limit: no message need ask."""
+        return not self._rates.any and self.turnstile.is_open
 
     def judge(self, work: Work) -> Outcome | bool:
-        """True: handle it now. False: it waits here. An outcome: it waits elsewhere."""
+        """True: handle it now, and then `leave`. False: it is cared for. An outcome: it waits elsewhere."""
+        verdict = True if work.admitted else self._judge_rate(work)
+        return self.turnstile.admits(work) if verdict is True else verdict
+
+    def leave(self, work: Work) -> None:
+        """Its handler has ended, or it goes back without one."""
+        if not self.turnstile.is_open:
+            self.turnstile.leave(work)
+
+    def _judge_rate(self, work: Work) -> Outcome | bool:
         endpoint = work.endpoint
         name = endpoint.rate_name(work.delivery) if isinstance(endpoint, Rated) else None
         if name is None or not (interval := self._rates.interval_seconds(name)):
@@ -95,7 +111,8 @@ class Gate:
     def waiting(self) -> list[Work]:
         """What waits here now; for a look. Any thread."""
         with self._changed:
-            return [work for _, _, work in self._held]
+            held = [work for _, _, work in self._held]
+        return held + self.turnstile.waiting()
 
     def close(self) -> list[Work]:
         """Nothing waits here any more; what did. Any thread."""
@@ -103,7 +120,7 @@ class Gate:
             self._closed = True
             held, self._held = [work for _, _, work in self._held], []
             self._changed.notify_all()
-        return held
+        return held + self.turnstile.close()
 
     def _turn(self, name: str, interval_seconds: float, most_wait_seconds: float) -> Turn:
         store = self._stores.get(name)

@@ -10,6 +10,7 @@ from ..core.turns import QueueOrder
 from ..middleware import Middleware
 from ..report import Observer
 from .limits import Limits
+from .permits import Permits
 from .rates import Rates
 
 #: For a process that soon gives its place up: what it holds then goes back.
@@ -36,6 +37,7 @@ class WorkerOptions:
         limits: what a process and its handlers may use up.
         rates: how often handlers may begin, shared by the processes that are forked after it was made (`rates_of`);
             None: what the endpoints declare, of each process by itself.
+        permits: how many handlers may run at a time, as `rates` (`permits_of`).
         reports_waiting: tell the supervisor how many messages wait; for a number of processes that follows the load.
     """
 
@@ -50,6 +52,7 @@ class WorkerOptions:
     observers: Sequence[Observer] = ()
     limits: Limits = field(default_factory=Limits)
     rates: Rates | None = None
+    permits: Permits | None = None
     reports_waiting: bool = False
 
     def __post_init__(self) -> None:

@@ -19,17 +19,19 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NamedTuple, Protocol
 
+from ..core.concurrency import Concurrency
 from ..core.errors import ConfigError, TimeLimitExceeded, TransportError
 from ..core.exitcodes import EXIT_CUT_OFF, EXIT_TIME_LIMIT
 from ..core.rate import Rate
 from ..core.topology import Queue
-from ..endpoint import Endpoint, EndsWithProcess, Rated
+from ..endpoint import Endpoint, EndsWithProcess, Limited, Rated
 from ..middleware import Middleware
 from ..ports import Consumer, Delivery, Transport
 from .board import Place
 from .control import Supervised
 from .lost import tell_lost
 from .options import WorkerOptions
+from .permits import Permits
 from .rates import Rates
 from .runs import Run, Runs
 from .settle import Settler
@@ -82,9 +84,11 @@ class Process:
         self._place = place
         self._runs = Runs(options.limits, place, self._end_over_time, self._use_up)
         rates = rates_of(buses) if options.rates is None else options.rates
+        permits = permits_of(buses) if options.permits is None else options.permits
         self._slots = Slots(
-            options.threads, options.coroutines, self._runs, options.observers, options.soft_limit_seconds, rates
-        )
+            options.threads, options.coroutines, self._runs, options.observers, options.soft_limit_seconds, rates,
+            permits,
+        )  # fmt: skip
         self._watch = Watch(self._slots, options.prefetch_of_a_process(), self._say_handled)
         self._consumers: list[Consumer] = []
         self._subscriptions: list[Subscription] = []
@@ -161,10 +165,27 @@ class Process:
             ]
             if queues:
                 self._slots.gate.add(endpoint, bus.transport)
-                on_delivery = self._put_into_slots(endpoint, settler, middleware)
-                consumer = bus.transport.consume(queues, on_delivery, prefetch=self._watch.prefetch)
-                self._take_consumer(consumer)
-                self._subscriptions.append(Subscription(bus.transport, endpoint, queues, on_delivery, consumer))
+                self._subscribe(bus.transport, endpoint, queues, self._put_into_slots(endpoint, settler, middleware))
+
+    def _subscribe(
+        self, transport: Transport, endpoint: Endpoint, queues: list[Queue], on_delivery: Callable[[Delivery], None]
+    ) -> None:
+        """Consume the queues of an endpoint together, but each with a limit alone: it may have to pause."""
+        prefetch, turnstile, together = self._watch.prefetch, self._slots.gate.turnstile, list[Queue]()
+        for queue in queues:
+            name = endpoint.limit_name(queue.name) if isinstance(endpoint, Limited) else None
+            if name is None:
+                together.append(queue)
+                continue
+            turnstile.add(queue.name, name, transport)
+            few = transport.consume([queue], on_delivery, prefetch=turnstile.most(queue.name, prefetch))
+            valve = turnstile.valve(queue.name, few, prefetch)
+            self._take_consumer(valve)
+            self._subscriptions.append(Subscription(transport, endpoint, [queue], on_delivery, valve))
+        if together:
+            consumer = transport.consume(together, on_delivery, prefetch=prefetch)
+            self._take_consumer(consumer)
+            self._subscriptions.append(Subscription(transport, endpoint, together, on_delivery, consumer))
 
     def _say_handled(self, count: int) -> None:
         self._place.handled = count
@@ -300,6 +321,7 @@ class Process:
         for endpoint, _ in self._settlers:
             if isinstance(endpoint, EndsWithProcess):
                 endpoint.leave()
+        self._slots.gate.turnstile.finish()
         for consumer in self._consumers:
             consumer.close(timeout_seconds=timeout_seconds)
         for bus in self._buses:
@@ -314,6 +336,16 @@ def rates_of(buses: Sequence[Served]) -> Rates:
             if isinstance(endpoint, Rated):
                 names |= endpoint.rates()
     return Rates(names)
+
+
+def permits_of(buses: Sequence[Served]) -> Permits:
+    """The limits of all that `buses` serve; as `rates_of`."""
+    limits: dict[str, Concurrency] = {}
+    for bus in buses:
+        for endpoint in bus.endpoints():
+            if isinstance(endpoint, Limited):
+                limits |= endpoint.limits()
+    return Permits(limits)
 
 
 class _News(NamedTuple):

@@ -24,6 +24,7 @@ from ..ports import Delivery
 from ..report import Observer, Report
 from .coroutines import Coroutines
 from .gate import Gate
+from .permits import Permits
 from .prefetch import Load
 from .rates import Rates
 from .runs import Run, Runs
@@ -41,7 +42,7 @@ class Work:
     endpoint: Endpoint
     settler: Settler
     middleware: Sequence[Middleware] = ()
-    admitted: bool = False  #: it had to wait for its rate, and its turn has come
+    admitted: bool = False  #: it had to wait, and its turn has come
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class Slots:
         observers: Sequence[Observer] = (),
         soft_limit_seconds: float | None = None,
         rates: Rates | None = None,
+        permits: Permits | None = None,
     ) -> None:
         self._inbox: SimpleQueue[Work | None] = SimpleQueue()
         self._observers = tuple(observers)
@@ -96,7 +98,10 @@ class Slots:
         self._most_coroutines = coroutines
         self._draining = threading.Event()
         self.most_held = 0
-        self.gate = Gate(Rates({}) if rates is None else rates, self._put_admitted, lambda: self.most_held // 2)
+        self.gate = Gate(
+            Rates({}) if rates is None else rates, Permits({}) if permits is None else permits, self._put_admitted,
+            lambda: self.most_held // 2,
+        )  # fmt: skip
 
     def put(self, work: Work) -> None:
         """Add work; it is handed back when the slots are stopping. Any thread, never blocks."""
@@ -179,10 +184,10 @@ class Slots:
         count = 0
         with contextlib.suppress(Empty):
             while (work := self._inbox.get_nowait()) is not None:
-                work.delivery.release()
+                self._hand_back(work)
                 count += 1
         for work, _ in self._coroutines.take_waiting():
-            work.delivery.release()
+            self._hand_back(work)
             count += 1
         return count
 
@@ -210,13 +215,15 @@ class Slots:
             if work is None:
                 return
             if self._draining.is_set():
-                work.delivery.release()
+                self._hand_back(work)
                 continue
-            if not (self.gate.is_open or work.admitted or self._is_admitted(work)):
+            if not (self.gate.is_open or self._is_admitted(work)):
                 continue
             slot.started = started = time.monotonic()
             invocation = self._prepare(work)
-            if invocation is not None:
+            if invocation is None:
+                self.gate.leave(work)
+            else:
                 if inspect.iscoroutinefunction(invocation.function):
                     self._coroutines.put((work, invocation))
                 else:
@@ -234,6 +241,10 @@ class Slots:
             return verdict
         self._conclude_unrun(work, verdict)
         return False
+
+    def _hand_back(self, work: Work) -> None:
+        self.gate.leave(work)
+        work.delivery.release()
 
     def _put_admitted(self, work: Work) -> None:
         self._inbox.put(replace(work, admitted=True))
@@ -255,6 +266,7 @@ class Slots:
                 result = invocation.function(*invocation.args, **invocation.kwargs)
         except BaseException as error:  # noqa: BLE001  # user code: whatever it raises is the message's outcome
             failure = error
+        self.gate.leave(work)
         if self._runs.finish(run):
             self._conclude(work, invocation, result, failure, time.monotonic() - started)
             if invocation.on_end is not None:
@@ -279,6 +291,7 @@ class Slots:
                 result = await function(*invocation.args, **invocation.kwargs)
         except BaseException as error:  # noqa: BLE001  # user code, as above
             failure = error
+        self.gate.leave(work)
         seconds, in_thread = time.monotonic() - started, self._coroutines.in_thread
         if not self._runs.finish(run):
             return

@@ -75,6 +75,7 @@ class ChannelKind:
             expires=embedded,
             releases=embedded,
             rates=embedded,
+            permits=embedded,
         )
 
     def open(self) -> ChannelSession:
@@ -192,6 +193,16 @@ class ChannelSession:
         with self._talking(f"take a turn of {name!r}"):
             turn: Turn = self._channel.take_turn(name, interval_seconds, most_wait_seconds)
             return turn
+
+    def hold_permit(self, name: str, holder: str, most: int, lease_seconds: float) -> bool:
+        if not hasattr(self._channel, "hold_permit"):
+            raise ConfigError(f"{self._where} counts no permits of all workers together")
+        with self._talking(f"hold a permit of {name!r}"):
+            return bool(self._channel.hold_permit(name, holder, most, lease_seconds))
+
+    def free_permit(self, name: str, holder: str) -> None:
+        with self._talking(f"free a permit of {name!r}"):
+            self._channel.free_permit(name, holder)
 
     def delete(self, queue: str) -> None:
         with suppress(TopologyMismatch), self._talking(f"delete queue {queue!r}"):

@@ -21,7 +21,7 @@ from ...core.topology import Exchange, Queue, Topology
 from ...ports import Capabilities
 from .redis_client import RedisClient
 from .redis_errors import talking
-from .redis_layout import DELAY, PUT, TURN, pack
+from .redis_layout import DELAY, PERMIT, PUT, TURN, pack
 from .redis_take import RedisTaker
 from .session import Taken
 from .wire import envelope_of
@@ -41,6 +41,7 @@ CAPABILITIES = Capabilities(
     expires=False,
     releases=True,
     rates=True,
+    permits=True,
 )
 
 
@@ -144,6 +145,14 @@ class RedisSession:
         arguments = (interval_seconds, most_wait_seconds, MOST_HELD_SECONDS, MOST_DELAY_SECONDS)
         granted, wait = self._client.run(TURN, [self._layout.key(f"rate.{name}")], arguments)
         return Turn(float(wait), granted=bool(granted))
+
+    def hold_permit(self, name: str, holder: str, most: int, lease_seconds: float) -> bool:
+        arguments = (holder, most, round(lease_seconds * 1000))
+        return bool(self._client.run(PERMIT, [self._layout.key(f"permits.{name}")], arguments))
+
+    def free_permit(self, name: str, holder: str) -> None:
+        with talking(self._client.where):
+            self._client.redis.zrem(self._layout.key(f"permits.{name}"), holder)
 
     def get(self, queue: str) -> Taken | None:
         return self._taker.get(queue)

@@ -320,3 +320,16 @@ redis.call('PEXPIRE', KEYS[1], math.ceil((math.max(free_at, planned) - now) * 10
 return {granted, string.format('%.6f', wait)}
 """
 )
+
+#: Holders of permits, by the end of their leases in milliseconds.
+PERMIT = Script(
+    """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
+redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[3] + 1000)
+return 1
+"""
+)

@@ -41,6 +41,12 @@ class Session(Protocol):
     def take_turn(self, name: str, interval_seconds: float, most_wait_seconds: float) -> Turn:
         """See `ports.RateStore`. Raises ConfigError where the broker counts no rates."""
 
+    def hold_permit(self, name: str, holder: str, most: int, lease_seconds: float) -> bool:
+        """See `ports.PermitStore`. Raises ConfigError where the broker counts no permits."""
+
+    def free_permit(self, name: str, holder: str) -> None:
+        """See `ports.PermitStore`."""
+
     def get(self, queue: str) -> Taken | None:
         """Take one message without a subscription."""
 

@@ -130,6 +130,14 @@ class VirtualTransport:
         """See `ports.RateStore`."""
         return self._with_session(lambda session: session.take_turn(name, interval_seconds, most_wait_seconds))
 
+    def hold_permit(self, name: str, holder: str, most: int, *, lease_seconds: float) -> bool:
+        """See `ports.PermitStore`."""
+        return self._with_session(lambda session: session.hold_permit(name, holder, most, lease_seconds))
+
+    def free_permit(self, name: str, holder: str) -> None:
+        """See `ports.PermitStore`."""
+        self._with_session(lambda session: session.free_permit(name, holder))
+
     def consume(
         self,
         queues: Sequence[Queue],

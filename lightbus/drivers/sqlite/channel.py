@@ -25,6 +25,7 @@ from kombu.transport import base
 from ...core.rate import Turn
 from ...core.turns import Turns
 from . import envelope
+from .permits import free_permit, hold_permit
 from .rates import take_turn
 from .sessions import SessionLost, count_consumers
 from .store import Leased, Store
@@ -167,6 +168,16 @@ class Channel(base.StdChannel):
         """See `lightbus.ports.RateStore`."""
         with _amqp_errors():
             return take_turn(self._store.database, name, interval_seconds, most_wait_seconds)
+
+    def hold_permit(self, name: str, holder: str, most: int, lease_seconds: float) -> bool:
+        """See `lightbus.ports.PermitStore`."""
+        with _amqp_errors():
+            return hold_permit(self._store.database, name, holder, most, lease_seconds)
+
+    def free_permit(self, name: str, holder: str) -> None:
+        """See `lightbus.ports.PermitStore`."""
+        with _amqp_errors():
+            free_permit(self._store.database, name, holder)
 
     # -- publishing
 
