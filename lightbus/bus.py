@@ -237,6 +237,7 @@ class Bus:
         self._listening.check(
             each_process=each_process, has_retry=retry is not None, dedupe=dedupe, max_priority=max_priority
         )
+        self._listening.check_batch(batch, concurrency)
         heard = tuple(event for one in events for event in _events_of(one))
         if not heard:
             raise DeclarationError("bus.on() needs at least one event class, or an Api that has events")

@@ -44,6 +44,13 @@ class Listening:
         if max_priority is not None and not 1 <= max_priority <= HIGHEST_PRIORITY:
             raise DeclarationError(f"max_priority is from 1 to {HIGHEST_PRIORITY}, got {max_priority!r}")
 
+    def check_batch(self, batch: Batch | None, concurrency: object) -> None:
+        """Raises DeclarationError: options that exclude each other."""
+        if batch is not None and concurrency is not None:
+            raise DeclarationError(
+                f"a listener with batch has no concurrency, got {concurrency!r}: its batches would not fill"
+            )
+
     def add(self, listener: Listener, *, each_process: bool, batch: Batch | None) -> None:
         """Raises DeclarationError: the name is taken, or an event belongs to no API."""
         if batch is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lightbus import Api, Bus, Concurrency, ConfigError, DeclarationError, Event, rpc
+from lightbus import Api, Batch, Bus, Concurrency, ConfigError, DeclarationError, Event, rpc
 from lightbus.worker import Permits, WorkerOptions
 from tests.processes import Process, Processes, handlers, wait_for
 from tests.runtime.workers import working
@@ -130,6 +130,11 @@ def fleet(tmp_path: Path, broker_url: str, prefix: str, processes: Processes) ->
 def test_a_limit_is_a_number_of_handlers(most: int) -> None:
     with pytest.raises(DeclarationError, match="whole number"):
         Bus("shop").on(Work.slow, name="slow", concurrency=most)(lambda event: None)
+
+
+def test_a_listener_with_batches_has_no_limit() -> None:
+    with pytest.raises(DeclarationError, match="would not fill"):
+        Bus("shop").on(Work.slow, concurrency=1, batch=Batch(size=10))
 
 
 def test_the_permits_of_a_process_that_is_killed_are_free_at_once() -> None:
