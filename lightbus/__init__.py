@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         Unwritable,
         WorkerLost,
     )
+    from .core.ordering import Ordered
     from .core.rate import Rate
     from .core.retry import RetryPolicy
     from .dedupe import Dedupe
@@ -71,6 +72,7 @@ __all__ = [
     "Middleware",
     "NotConfirmed",
     "NotServed",
+    "Ordered",
     "Rate",
     "Rejected",
     "RemoteError",
@@ -98,6 +100,7 @@ _HOMES = {
     "Event": "core.api",
     "Invocation": "endpoint",
     "Middleware": "middleware",
+    "Ordered": "core.ordering",
     "Rate": "core.rate",
     "RetryPolicy": "core.retry",
     "current_delivery": "endpoint",

@@ -21,6 +21,7 @@ from .core.codec import encode_event
 from .core.concurrency import Concurrency
 from .core.errors import DeclarationError
 from .core.message import EventMessage, Parcel, Route, Wire
+from .core.ordering import Ordered
 from .core.rate import Rate
 from .core.retry import RetryPolicy
 from .core.schema import encode_event as encode_payload
@@ -214,6 +215,7 @@ class Bus:
         each_process: bool = False,
         batch: Batch | None = None,
         max_priority: int | None = None,
+        ordered_by: str | Callable[[Any], object] | Ordered | None = None,
     ) -> Callable[[F], F]:
         """Decorate the function that listens to `events`; it gets the event, once per event of this app.
 
@@ -233,6 +235,9 @@ class Bus:
             batch: call the function with a list of events; what fails is found out by halves.
             max_priority: 1 to 9: handle events that are fired with a higher `priority` first, where the broker has
                 priorities. On RabbitMQ its queue is then no quorum queue, and is lost with its node.
+            ordered_by: a field of the events, or a function: events that have the same there are handled one after the
+                other, in the order of their arrival, in whichever process; or an `Ordered`. Without rate, concurrency,
+                batch, each_process and max_priority.
         """
         self._listening.check(
             each_process=each_process, has_retry=retry is not None, dedupe=dedupe, max_priority=max_priority
@@ -254,8 +259,10 @@ class Bus:
                 Rate.parse(rate) if isinstance(rate, str) else rate,
                 None if dedupe is None else Dedupe.of(dedupe),
                 None if concurrency is None else Concurrency.of(concurrency),
+                None if ordered_by is None else Ordered.of(ordered_by),
                 max_priority,
             )
+            self._listening.check_ordered(listener, each_process=each_process, batch=batch)
             self._listening.add(listener, each_process=each_process, batch=batch)
             return function
 

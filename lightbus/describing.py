@@ -35,7 +35,7 @@ from .core.errors import DeclarationError, DecodeError, NotServed, TransportErro
 from .core.message import ReplyMessage, Route
 from .core.times import iso_utc
 from .core.topology import DESCRIBE_EXCHANGE, Exchange, Topology, describe_topology, reply_queue, rpc_queue
-from .endpoint import Endpoint, shared_queues
+from .endpoint import Endpoint, asked_for, shared_queues
 from .identity import new_origin
 from .listeners import Listener
 from .orphans import remember
@@ -97,8 +97,11 @@ def describe(app: Describable, worker: RunningWorker, *, tasks: Sequence[str] = 
     Args:
         tasks: names of the tasks that it runs.
     """
-    own = {queue for endpoint in app.endpoints() for queue in shared_queues(endpoint)}
-    consumed = own & set(worker.queues) if worker.queues else own
+    consumed = {
+        queue
+        for endpoint in app.endpoints()
+        for queue in set(shared_queues(endpoint)) & set(asked_for(endpoint, worker.queues))
+    }
     apis = [
         ServedApi(name=api.api_name, version=api.api_version, queue=queue, contract=_contract(api))
         for api in app.apis()

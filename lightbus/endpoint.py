@@ -172,6 +172,20 @@ class Limited(Protocol):
 
 
 @runtime_checkable
+class HasLanes(Protocol):
+    """An endpoint that has queues whose messages are to be handled one after the other."""
+
+    def lanes(self) -> Mapping[str, str]:
+        """Those of its queues, each with the one whose messages are sorted into it: without a handler, by `prepare`.
+
+        That one is in it too, with itself.
+        """
+
+    def prepare(self, delivery: Delivery) -> Invocation | Outcome:
+        """See `Endpoint`."""
+
+
+@runtime_checkable
 class Steerable(Protocol):
     """An endpoint that can say what it handles, and be told to change. Called on the control thread: must not wait."""
 
@@ -189,6 +203,12 @@ def shared_queues(endpoint: Endpoint) -> list[str]:
     """The names of its queues that are not of one process alone, for tools."""
     own = {queue.name for queue in endpoint.topology().queues if queue.exclusive}
     return [name for name in endpoint.queues() if name not in own]
+
+
+def asked_for(endpoint: Endpoint, wanted: Collection[str]) -> list[str]:
+    """Those of its queues that are named in `wanted`; all where nothing is. Lanes go with what is sorted into them."""
+    lanes = endpoint.lanes() if isinstance(endpoint, HasLanes) else {}
+    return [name for name in endpoint.queues() if not wanted or lanes.get(name, name) in wanted]
 
 
 _current: ContextVar[Invocation | None] = ContextVar("lightbus_current", default=None)

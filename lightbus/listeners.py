@@ -6,18 +6,20 @@ import logging
 import random
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .core.api import Event, EventSpec
 from .core.codec import decode_event, split_version
 from .core.concurrency import Concurrency
 from .core.errors import BadArguments, DeclarationError, HandlerNotFound, TimeLimitExceeded, WorkerLost
-from .core.outcome import Ack, DeadLetter, Outcome, Retry
+from .core.message import Route
+from .core.ordering import Ordered
+from .core.outcome import Ack, DeadLetter, Forward, Outcome, Retry
 from .core.rate import Rate
 from .core.retry import RetryPolicy
 from .core.schema import event_decoder
-from .core.topology import Topology, event_route, listener_topology
+from .core.topology import Topology, event_route, listener_topology, ordered_lane, ordered_topology
 from .dedupe import Claimed, Claims, Dedupe
 from .endpoint import Invocation
 from .ports import Delivery
@@ -38,6 +40,7 @@ class Listener:
     rate: Rate | None = None
     dedupe: Dedupe | None = None
     concurrency: Concurrency | None = None
+    ordered: Ordered | None = None
     max_priority: int | None = None  #: its queue has an order of priorities up to that
 
 
@@ -51,7 +54,8 @@ class EventEndpoint:
         self._topology = Topology()
         self._now: Callable[[], float] = time.time
         self._claims: Claims | None = None
-        self._listeners: dict[str, Listener] = {}
+        self._listeners: dict[str, Listener] = {}  # by queue; an ordered one has several
+        self._lanes: dict[str, str] = {}  # those of ordered listeners, with the queue that is bound, which is one too
         self._decoders: dict[tuple[str, str, int], Callable[[bytes], Event]] = {}
 
     def add(self, listener: Listener, topology: Topology | None = None) -> None:
@@ -62,22 +66,25 @@ class EventEndpoint:
         """
         specs = [_spec_of(kind) for kind in listener.events]
         if topology is None:
-            topology = listener_topology(
-                self._app, listener.name, routing_keys_of(listener), max_priority=listener.max_priority
-            )
+            topology = self._topology_of(listener)
         queue = topology.queues[0].name
         if queue in self._listeners:
             raise DeclarationError(
                 f"app {self._app!r} has a listener named {listener.name!r} already; give one of them another name="
             )
-        self._listeners[queue] = listener
+        if listener.ordered is not None:
+            fields = {spec.name: kind.__struct_fields__ for kind, spec in zip(listener.events, specs, strict=True)}
+            listener.ordered.check(fields, listener.retry)
+            self._lanes |= {lane.name: queue for lane in topology.queues}
         self._topology += topology
-        for kind, spec in zip(listener.events, specs, strict=True):
-            self._decoders[queue, spec.name, spec.major] = event_decoder(kind)
+        for one in topology.queues:
+            self._listeners[one.name] = listener
+            for kind, spec in zip(listener.events, specs, strict=True):
+                self._decoders[one.name, spec.name, spec.major] = event_decoder(kind)
 
     def listeners(self) -> Collection[Listener]:
         """All listeners, for tools."""
-        return self._listeners.values()
+        return [one for queue, one in self._listeners.items() if self._lanes.get(queue, queue) == queue]
 
     def follow(self, now: Callable[[], float]) -> None:
         """Take the time from `now`, in Unix seconds."""
@@ -116,6 +123,10 @@ class EventEndpoint:
         listener = self._listeners.get(queue)
         return queue if listener is not None and listener.concurrency is not None else None
 
+    def lanes(self) -> Mapping[str, str]:
+        """See `HasLanes`: what comes to the queue that is bound goes to the lane of its key."""
+        return self._lanes
+
     def prepare(self, delivery: Delivery) -> Invocation | Outcome:
         """See `Endpoint`."""
         message = decode_event(delivery.wire)
@@ -128,12 +139,14 @@ class EventEndpoint:
         if message.expires_at is not None and self._now() >= message.expires_at:
             return Ack("expired")
         origin, event = message.origin, decode(message.payload)
+        if listener.ordered is not None and self._lanes[delivery.queue] == delivery.queue:
+            return Forward(Route("", ordered_lane(self._app, listener.name, listener.ordered.lane_of(event))))
         state: object = listener
         if listener.dedupe is not None and self._claims is not None:
             own = origin.id if listener.dedupe.key is None else listener.dedupe.key(event)
             state = self._claims.begin(listener, f"{delivery.queue}/{own}", listener.dedupe, message.attempt)
             if not isinstance(state, Claimed):
-                return state
+                return _in_order(listener, state)
         return Invocation(
             function=listener.function,
             args=(event,),
@@ -178,7 +191,19 @@ class EventEndpoint:
         if delay_seconds is None:
             reason = "time-limit" if isinstance(error, TimeLimitExceeded) else "handler-failed"
             return DeadLetter(reason, text, attempts=invocation.attempt)
-        return Retry(delay_seconds, invocation.attempt + 1, text)
+        return _in_order(listener, Retry(delay_seconds, invocation.attempt + 1, text))
+
+    def _topology_of(self, listener: Listener) -> Topology:
+        keys = routing_keys_of(listener)
+        if listener.ordered is not None:
+            return ordered_topology(self._app, listener.name, keys, listener.ordered.lanes)
+        return listener_topology(self._app, listener.name, keys, max_priority=listener.max_priority)
+
+
+def _in_order(listener: Listener, outcome: Outcome) -> Outcome:
+    if listener.ordered is not None and isinstance(outcome, Retry):
+        return replace(outcome, in_place=True)
+    return outcome
 
 
 def routing_keys_of(listener: Listener) -> tuple[str, ...]:

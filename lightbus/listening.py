@@ -44,6 +44,16 @@ class Listening:
         if max_priority is not None and not 1 <= max_priority <= HIGHEST_PRIORITY:
             raise DeclarationError(f"max_priority is from 1 to {HIGHEST_PRIORITY}, got {max_priority!r}")
 
+    def check_ordered(self, listener: Listener, *, each_process: bool, batch: Batch | None) -> None:
+        """Raises DeclarationError: options that exclude each other."""
+        others = {
+            "rate": listener.rate, "concurrency": listener.concurrency, "max_priority": listener.max_priority,
+            "batch": batch, "each_process": each_process or None,
+        }  # fmt: skip
+        given = [name for name, value in others.items() if value is not None]
+        if listener.ordered is not None and given:
+            raise DeclarationError(f"a listener with ordered_by has no {' and no '.join(given)}")
+
     def check_batch(self, batch: Batch | None, concurrency: object) -> None:
         """Raises DeclarationError: options that exclude each other."""
         if batch is not None and concurrency is not None:

@@ -34,6 +34,7 @@ class Capabilities:
         expires: the broker drops a message after `Wire.expiration_seconds`; receivers check anyway.
         rates: it is a `RateStore`.
         permits: it is a `PermitStore`.
+        single_active: it keeps to `Queue.single_active`.
         releases: a message handed back by `Delivery.release` is not flagged as redelivered.
     """
 
@@ -49,6 +50,7 @@ class Capabilities:
     releases: bool
     rates: bool = False
     permits: bool = False
+    single_active: bool = False
 
 
 class Settlement(Enum):

@@ -9,7 +9,7 @@ import click
 
 from ..core.api import Api
 from ..core.description import Description
-from ..core.topology import rpc_queue
+from ..core.topology import is_ordered_lane, rpc_queue
 from ..describing import ask
 from ..endpoint import shared_queues
 from ..ports import Transport
@@ -148,6 +148,8 @@ def _queue_rows(found: Sequence[Description]) -> list[Row]:
     for one in found:
         kinds = {api.queue: "calls" for api in one.apis} | {each.queue: "listener" for each in one.listeners}
         for queue in one.queues:
+            if any(is_ordered_lane(queue, one.app, each.name) for each in one.listeners):
+                kinds[queue] = "lane"
             row = rows.setdefault(queue, {"queue": queue, "kind": kinds.get(queue, "tasks"), "consumers": []})
             row["consumers"].append(_place(one))
     return [rows[name] for name in sorted(rows)]

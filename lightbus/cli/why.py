@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ..core.api import Api
 from ..core.codec import split_version
 from ..core.description import Description, RunningListener, ServedApi
+from ..core.topology import is_ordered_lane
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,12 @@ class Explanation:
 
 def queues_of(name: str, to: str, found: Sequence[Description]) -> set[str]:
     """The queues that the message `name` could wait in for the app `to`, as far as workers tell; perhaps more."""
-    listeners = {one.queue for _, one in _listeners(found, to) if any(event.name == name for event in one.events)}
+    listeners = {
+        queue
+        for running, one in _listeners(found, to)
+        if any(event.name == name for event in one.events)
+        for queue in (one.queue, *_lanes(one.name, [running]))
+    }
     served = {api.queue for _, api in _served(found) if api.name == name.rpartition(".")[0]}
     return (listeners | served) - {""}
 
@@ -99,9 +105,10 @@ def _event(name: str, to: str, sender: str, evidence: Evidence) -> Explanation:
                 f"listener {listener.name!r} of {app} hears it in every process that runs, and nothing is kept"
             )
             continue
-        more, well = _queue(listener.queue, app, workers, evidence)
-        findings += more
-        notes += well
+        for queue in (listener.queue, *_lanes(listener.name, workers)):
+            more, well = _queue(queue, app, workers, evidence)
+            findings += more
+            notes += well
         if len(workers) > 1:
             notes.append(f"{len(workers)} workers share {listener.queue!r}: each event goes to one of them")
     return Explanation(tuple(findings), tuple(notes))
@@ -187,6 +194,11 @@ def _queue(queue: str, app: str, workers: Sequence[Description], evidence: Evide
     for reason, count in evidence.parked.get(queue, {}).items():
         findings.append(f"{count} dead letters are from {queue!r} ({reason}): `lightbus dead ls` says why")
     return findings, [] if findings else [f"{queue!r} is consumed by {app}, and nothing waits in it"]
+
+
+def _lanes(listener: str, workers: Sequence[Description]) -> list[str]:
+    """Where the events of an ordered listener wait too."""
+    return sorted({queue for one in workers for queue in one.queues if is_ordered_lane(queue, one.app, listener)})
 
 
 def _known(evidence: Evidence) -> tuple[dict[str, None], dict[str, None]]:

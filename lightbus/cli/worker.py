@@ -17,7 +17,7 @@ from click.core import ParameterSource
 from ..core.errors import ConfigError
 from ..core.topology import TASK_QUEUE_PREFIX
 from ..describing import Load
-from ..endpoint import shared_queues
+from ..endpoint import asked_for, shared_queues
 from ..listeners import EventEndpoint
 from ..serving import CallEndpoint
 from ..version import VERSION
@@ -332,8 +332,7 @@ def _banner(app: discovery.LoadedApp, buses: Sequence[Bus], options: WorkerOptio
         lines += [
             f"  {name}: {_what(endpoint)}"
             for endpoint in bus.endpoints()
-            for name in sorted(shared_queues(endpoint))
-            if not options.queues or name in options.queues
+            for name in sorted(set(shared_queues(endpoint)) & set(asked_for(endpoint, options.queues)))
         ]
     if app.task_app is not None and app.task_app.tasks:
         lines.append(f"tasks: {', '.join(sorted(app.task_app.tasks))}")

@@ -50,11 +50,16 @@ class Requeue:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Failed; to be tried again as attempt number `attempt` after `delay_seconds`."""
+    """Failed; to be tried again as attempt number `attempt` after `delay_seconds`.
+
+    Attributes:
+        in_place: by the process that has it, which does not settle it meanwhile: what is behind it waits.
+    """
 
     delay_seconds: float
     attempt: int
     error: str
+    in_place: bool = False
 
 
 @dataclass(frozen=True, slots=True)

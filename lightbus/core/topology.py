@@ -4,6 +4,7 @@ Pure: drivers carry a `Topology` out. The names are part of the wire contract (d
 
     lightbus.events                 topic exchange of all events; routing key `<api>.<event>.v<major>`
     <app>.on.<listener>             one durable queue per listener of an app
+    <app>.ordered.<listener>.<n>    the lanes of a listener with ordered_by, one queue each
     <app>.each.<listener>.<token>   one exclusive queue per process, of a listener with each_process=True
     lightbus.rpc.<api>.v<major>     one queue per served API and major version, shared by its owners
     lightbus.reply.<app>.<token>    one exclusive queue per calling process
@@ -63,6 +64,7 @@ class Queue:
         replicated: a quorum queue where the broker has them.
         expires_seconds: the broker removes it when unused for that long; None keeps it.
         max_priority: highest message priority; None for none. Excludes `replicated`.
+        single_active: of its consumers one gets messages, and the next when that one has gone, where the broker can.
         passive: somebody else declared it; check only that it exists.
         weight: for its consumer: messages in a row of turns with the other queues (`core.turns`).
         rank: for its consumer: it has no turn while a queue of a lower rank has messages.
@@ -76,6 +78,7 @@ class Queue:
     replicated: bool = False
     expires_seconds: float | None = None
     max_priority: int | None = None
+    single_active: bool = False
     passive: bool = False
     arguments: Mapping[str, object] = field(default_factory=dict, compare=False)
     weight: int = field(default=1, compare=False)
@@ -144,6 +147,26 @@ def listener_topology(
         (queue,),
         tuple(Binding(EVENTS_EXCHANGE, key, queue.name) for key in routing_keys),
     )
+
+
+def ordered_lane(app: str, listener: str, number: int) -> str:
+    """The name of one queue of a listener that keeps an order."""
+    return f"{app}.ordered.{listener}.{number}"
+
+
+def is_ordered_lane(queue: str, app: str, listener: str) -> bool:
+    """Whether `queue` is one of those."""
+    number = queue.removeprefix(f"{app}.ordered.{listener}.")
+    return number != queue and number.isdecimal()
+
+
+def ordered_topology(app: str, listener: str, routing_keys: tuple[str, ...], lanes: int) -> Topology:
+    """The queues of a listener of `app` that keeps an order: the first is bound, and sorted into the rest."""
+    first = Queue(name=f"{app}.on.{listener}", replicated=True, single_active=True)
+    rest = tuple(
+        Queue(name=ordered_lane(app, listener, number), replicated=True, single_active=True) for number in range(lanes)
+    )
+    return Topology((EVENTS,), (first, *rest), tuple(Binding(EVENTS_EXCHANGE, key, first.name) for key in routing_keys))
 
 
 def broadcast_topology(app: str, listener: str, routing_keys: tuple[str, ...], token: str) -> Topology:

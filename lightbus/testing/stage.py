@@ -17,7 +17,7 @@ from ..core.codec import decode_call, encode_event, encode_reply, kind_of
 from ..core.errors import RemoteError
 from ..core.matching import key_matches
 from ..core.message import EventMessage, Origin, Route, Wire
-from ..core.outcome import Ack
+from ..core.outcome import Ack, Forward
 from ..core.schema import encode_event as encode_payload
 from ..core.topology import Queue, Topology, event_route, rpc_queue
 from ..endpoint import Endpoint
@@ -178,7 +178,17 @@ class Stage:
         if not places:
             listening = sorted(place.queue for place in self._places() if place.endpoint.kind == "event")
             raise AssertionError(f"nobody under test listens to {spec.name}; there is {', '.join(listening) or 'none'}")
-        self._raise_first([self._handle(place, self._incoming(wire, place.queue, said)) for place in places])
+        done = [self._handle(place, self._incoming(wire, place.queue, said)) for place in places]
+        self._raise_first([*done, *(moved for one in done if (moved := self._follow(one)) is not None)])
+
+    def _follow(self, one: Handled) -> Handled | None:
+        """Handle what was only sorted into another queue of its listener."""
+        if not isinstance(one.outcome, Forward) or one.invocation is not None or one.outcome.route.exchange:
+            return None
+        queue = one.outcome.route.routing_key
+        place = next((place for place in self._places() if place.queue == queue), None)
+        delivery = None if place is None else self._broker.get(queue)
+        return None if place is None or delivery is None else self._handle(place, delivery)
 
     def _simulate_call(
         self, rpc: Rpc[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any], said: Modifiers

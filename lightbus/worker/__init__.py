@@ -7,6 +7,7 @@ watch        adapts the prefetch, and hands back what long handlers hold up     
 settle       carries an outcome out: acknowledge, or publish a copy first       (settle.py)
 gate         what is over its rate waits there                                (gate.py, rates.py)
 turnstile    what may run only so many at a time passes there                 (turnstile.py, permits.py)
+lanes        keeps messages in order: one at a time, in one process             (lanes.py, holds.py)
 runs         what runs now, its hard limit, and who ends it                     (runs.py)
 
 Between the two kinds of process: a board in shared memory that says what runs and what crashed (board.py, crashes.py,

@@ -24,11 +24,12 @@ from ..core.errors import ConfigError, TimeLimitExceeded, TransportError
 from ..core.exitcodes import EXIT_CUT_OFF, EXIT_TIME_LIMIT
 from ..core.rate import Rate
 from ..core.topology import Queue
-from ..endpoint import Endpoint, EndsWithProcess, Limited, Rated
+from ..endpoint import Endpoint, EndsWithProcess, HasLanes, Limited, Rated, asked_for
 from ..middleware import Middleware
 from ..ports import Consumer, Delivery, Transport
 from .board import Place
 from .control import Supervised
+from .lanes import Lanes, LaneSource
 from .lost import tell_lost
 from .options import WorkerOptions
 from .permits import Permits
@@ -89,6 +90,7 @@ class Process:
             options.threads, options.coroutines, self._runs, options.observers, options.soft_limit_seconds, rates,
             permits,
         )  # fmt: skip
+        self._lanes = Lanes(permits, options.processes)
         self._watch = Watch(self._slots, options.prefetch_of_a_process(), self._say_handled)
         self._consumers: list[Consumer] = []
         self._subscriptions: list[Subscription] = []
@@ -157,15 +159,19 @@ class Process:
             self._settlers.append((endpoint, settler))
             topology = endpoint.topology()
             bus.transport.declare(topology)
-            wanted = self._options.queues
+            named = asked_for(endpoint, self._options.queues)
             queues = [
                 self._options.order.applied(queue)
                 for queue in _queues_of(endpoint, topology.queues)
-                if not wanted or queue.name in wanted
+                if queue.name in named
             ]
             if queues:
                 self._slots.gate.add(endpoint, bus.transport)
                 self._subscribe(bus.transport, endpoint, queues, self._put_into_slots(endpoint, settler, middleware))
+                lanes = [queue for queue in queues if _is_lane(endpoint, queue)]
+                if lanes and isinstance(endpoint, HasLanes):
+                    put = self._put_into_slots(endpoint, settler, middleware, keeps_place=True)
+                    self._lanes.add(LaneSource(bus.transport, endpoint, lanes, put, settler))
 
     def _subscribe(
         self, transport: Transport, endpoint: Endpoint, queues: list[Queue], on_delivery: Callable[[Delivery], None]
@@ -173,6 +179,8 @@ class Process:
         """Consume the queues of an endpoint together, but each with a limit alone: it may have to pause."""
         prefetch, turnstile, together = self._watch.prefetch, self._slots.gate.turnstile, list[Queue]()
         for queue in queues:
+            if _is_lane(endpoint, queue):
+                continue
             name = endpoint.limit_name(queue.name) if isinstance(endpoint, Limited) else None
             if name is None:
                 together.append(queue)
@@ -195,10 +203,10 @@ class Process:
         self._watch.add(consumer)
 
     def _put_into_slots(
-        self, endpoint: Endpoint, settler: Settler, middleware: tuple[Middleware, ...]
+        self, endpoint: Endpoint, settler: Settler, middleware: tuple[Middleware, ...], *, keeps_place: bool = False
     ) -> Callable[[Delivery], None]:
         def put(delivery: Delivery) -> None:
-            self._slots.put(Work(delivery, endpoint, settler, middleware))
+            self._slots.put(Work(delivery, endpoint, settler, middleware, keeps_place))
 
         return put
 
@@ -282,6 +290,7 @@ class Process:
             os.write(self._stop_writer, USED_UP)
 
     def _drain(self) -> None:
+        self._lanes.drain()
         for consumer in self._consumers:
             consumer.cancel()
         self._watch.stop()
@@ -322,6 +331,7 @@ class Process:
             if isinstance(endpoint, EndsWithProcess):
                 endpoint.leave()
         self._slots.gate.turnstile.finish()
+        self._lanes.close(timeout_seconds=timeout_seconds)
         for consumer in self._consumers:
             consumer.close(timeout_seconds=timeout_seconds)
         for bus in self._buses:
@@ -345,6 +355,8 @@ def permits_of(buses: Sequence[Served]) -> Permits:
         for endpoint in bus.endpoints():
             if isinstance(endpoint, Limited):
                 limits |= endpoint.limits()
+            if isinstance(endpoint, HasLanes):
+                limits |= dict.fromkeys(endpoint.lanes(), Concurrency(1))
     return Permits(limits)
 
 
@@ -360,6 +372,10 @@ class _News(NamedTuple):
 
 def _leave_to_wakeup(number: int, frame: FrameType | None) -> None:
     """The wake-up descriptor has told the control thread already."""
+
+
+def _is_lane(endpoint: Endpoint, queue: Queue) -> bool:
+    return isinstance(endpoint, HasLanes) and queue.name in endpoint.lanes()
 
 
 def _queues_of(endpoint: Endpoint, declared: Sequence[Queue]) -> list[Queue]:

@@ -17,13 +17,14 @@ from queue import Empty, SimpleQueue
 from typing import Any, cast
 
 from ..core.errors import HandlerStopped, MessageError, WorkerLost
-from ..core.outcome import Ack, DeadLetter, Outcome
+from ..core.outcome import ATTEMPT_HEADER, Ack, DeadLetter, Outcome, Retry
 from ..endpoint import Endpoint, Invocation, set_current
 from ..middleware import Middleware, entered
 from ..ports import Delivery
 from ..report import Observer, Report
 from .coroutines import Coroutines
 from .gate import Gate
+from .holds import Holds
 from .permits import Permits
 from .prefetch import Load
 from .rates import Rates
@@ -42,6 +43,7 @@ class Work:
     endpoint: Endpoint
     settler: Settler
     middleware: Sequence[Middleware] = ()
+    keeps_place: bool = False  #: handed back it would come here again, and only here
     admitted: bool = False  #: it had to wait, and its turn has come
 
 
@@ -103,6 +105,8 @@ class Slots:
             lambda: self.most_held // 2,
         )  # fmt: skip
 
+        self._holds = Holds(self._inbox.put)
+
     def put(self, work: Work) -> None:
         """Add work; it is handed back when the slots are stopping. Any thread, never blocks."""
         if self._draining.is_set():
@@ -137,7 +141,7 @@ class Slots:
     def stop(self) -> None:
         """Hand back what has not begun, and let what has begun finish. Any thread, not a signal handler."""
         self._draining.set()
-        for work in self.gate.close():
+        for work in (*self.gate.close(), *self._holds.close()):
             work.delivery.release()
         self.release_waiting()
         for _ in self._slots:
@@ -163,7 +167,7 @@ class Slots:
         for work in found:  # back in its order; only what arrives in these microseconds gets ahead of it
             self._inbox.put(work)
         held = [work for work in found if work is not None] + [work for work, _ in self._coroutines.items_waiting()]
-        return held + self.gate.waiting()
+        return held + self.gate.waiting() + self._holds.waiting()
 
     def give_up_all(self) -> int:
         """Conclude all that runs, because the process ends; how many that were.
@@ -181,11 +185,16 @@ class Slots:
 
     def release_waiting(self) -> int:
         """Hand back what has not begun; returns how many messages that were. Any thread, not a signal handler."""
-        count = 0
+        count, kept = 0, list[Work]()
         with contextlib.suppress(Empty):
             while (work := self._inbox.get_nowait()) is not None:
-                self._hand_back(work)
-                count += 1
+                if work.keeps_place and not self._draining.is_set():
+                    kept.append(work)
+                else:
+                    self._hand_back(work)
+                    count += 1
+        for work in kept:
+            self._inbox.put(work)
         for work, _ in self._coroutines.take_waiting():
             self._hand_back(work)
             count += 1
@@ -302,7 +311,7 @@ class Slots:
             if isinstance(outcome, Ack):
                 work.delivery.ack()
             else:
-                await in_thread(work.settler.settle, work.delivery, outcome)  # publishing may wait for the broker
+                await in_thread(self._settle, work, outcome)  # publishing may wait for the broker
         if invocation.on_end is not None:
             invocation.on_end()
         self._runs.end(run)
@@ -332,8 +341,15 @@ class Slots:
     def _conclude(
         self, work: Work, invocation: Invocation, result: object, failure: BaseException | None, seconds: float
     ) -> None:
-        outcome = self._outcome_of(work, invocation, result, failure, seconds)
-        work.settler.settle(work.delivery, outcome)
+        self._settle(work, self._outcome_of(work, invocation, result, failure, seconds))
+
+    def _settle(self, work: Work, outcome: Outcome) -> None:
+        if isinstance(outcome, Retry) and outcome.in_place:
+            wire = work.delivery.wire
+            work.delivery.wire = replace(wire, headers={**wire.headers, ATTEMPT_HEADER: outcome.attempt})
+            self._holds.put(work, outcome.delay_seconds)
+        else:
+            work.settler.settle(work.delivery, outcome)
 
     def _outcome_of(
         self, work: Work, invocation: Invocation, result: object, failure: BaseException | None, seconds: float
@@ -361,7 +377,7 @@ class Slots:
             report = Report(work.endpoint.kind, work.delivery, None, outcome, time.time())
             logger.debug("not run %s", report)
             self._tell(report)
-        work.settler.settle(work.delivery, outcome)
+        self._settle(work, outcome)
 
     def _tell(self, report: Report) -> None:
         for observer in self._observers:

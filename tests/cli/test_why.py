@@ -56,6 +56,17 @@ def causes(evidence: Evidence, name: str = "sales.orders.placed", to: str = "sup
     return explain(name, to, sender, evidence)
 
 
+def test_the_lanes_of_a_listener_are_looked_at_too() -> None:
+    lane, other = "support.ordered.greet.0", "support.ordered.greeting.0"
+    running = worker("support", 2, listeners=listener().listeners, queues=(QUEUE, lane, other))
+    evidence = replace(WELL, found=[owner(), running], waiting={QUEUE: 0, lane: 7, other: 9})
+
+    assert queues_of("sales.orders.placed", "support", evidence.found) == {QUEUE, RPC, lane}
+    found = causes(evidence)
+    assert len(found.findings) == 1
+    assert f"7 messages wait in '{lane}'" in found.findings[0]
+
+
 def test_where_all_is_well_nothing_is_found() -> None:
     assert causes(WELL) == Explanation(
         (), ("sales owns sales.orders 1.2", "'support.on.greet' is consumed by support, and nothing waits in it")

@@ -40,6 +40,7 @@ CAPABILITIES = Capabilities(
     priorities=True,
     expires=True,
     releases=False,
+    single_active=True,
 )
 
 

@@ -280,7 +280,9 @@ class AmqpConsumer:
             self._next_keep = now + self._keep_every_seconds
 
     def _cancel_on_broker(self) -> None:
-        self._unsubscribe(self._consumer_tags)
+        # The next consumer would get what lies behind a message that goes back with this connection only afterwards.
+        if not any(queue.single_active for queue in self._queues):
+            self._unsubscribe(self._consumer_tags)
         self._cancelled.set()
 
     def _on_cancelled_by_broker(self, queue: str, consumer_tag: str) -> None:

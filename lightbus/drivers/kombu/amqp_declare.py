@@ -82,6 +82,8 @@ def queue_arguments(queue: Queue) -> dict[str, object]:
     arguments: dict[str, object] = dict(queue.arguments)
     if queue.replicated:
         arguments["x-queue-type"] = "quorum"
+    if queue.single_active:
+        arguments["x-single-active-consumer"] = True
     if queue.expires_seconds is not None and not queue.exclusive:
         arguments["x-expires"] = int(queue.expires_seconds * 1000)
     if queue.max_priority is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -35,6 +36,7 @@ LOOKS_PER_SECOND = 400
 POLL_SECONDS = 0.1
 #: Lua cannot unpack endless arguments, and a long script keeps everybody else waiting.
 MOST_AT_ONCE = 500
+LEFT_BEHIND_AT_ONCE = 50  #: as in `KEEP`
 
 
 class RedisTaker:
@@ -156,9 +158,12 @@ class RedisTaker:
                 pipe.execute()
         held = list(self._held)
         left_behind: list[tuple[str, bytes]] = []
-        for start in range(0, max(1, len(held)), MOST_AT_ONCE):
-            arguments = (round(LEASE_SECONDS * 1000), *held[start : start + MOST_AT_ONCE])
+        pieces = deque(held[start : start + MOST_AT_ONCE] for start in range(0, max(1, len(held)), MOST_AT_ONCE))
+        while pieces:
+            arguments = (round(LEASE_SECONDS * 1000), *pieces.popleft())
             due_ms, changed, *found = self._client.run(KEEP, self._own_keys, arguments)
+            if not pieces and len(found) == 2 * LEFT_BEHIND_AT_ONCE:
+                pieces.append([])  # there may be more, and a lane must not be read before all of it is back
             self._note_due(due_ms)
             self._lists.look_at(changed)
             left_behind += [

@@ -12,7 +12,8 @@ from .database import Database
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS permits(
-    name TEXT NOT NULL, holder TEXT NOT NULL, until REAL NOT NULL, lease REAL NOT NULL, PRIMARY KEY(name, holder)) WITHOUT ROWID
+    name TEXT NOT NULL, holder TEXT NOT NULL, until REAL NOT NULL, lease REAL NOT NULL,
+    PRIMARY KEY(name, holder)) WITHOUT ROWID
 """
 
 
