@@ -10,6 +10,7 @@ from .version import VERSION
 
 if TYPE_CHECKING:
     from .bus import Bus
+    from .core.anyevent import AnyEvent
     from .core.api import Api, Event, rpc
     from .core.batch import Batch
     from .core.concurrency import Concurrency
@@ -50,6 +51,7 @@ __version__ = VERSION
 
 __all__ = [
     "AccessRefused",
+    "AnyEvent",
     "Api",
     "ApiError",
     "BadArguments",
@@ -92,6 +94,7 @@ __all__ = [
 
 #: Where the public names that are no errors stand; the errors all stand in `core.errors`.
 _HOMES = {
+    "AnyEvent": "core.anyevent",
     "Api": "core.api",
     "Batch": "core.batch",
     "Bus": "bus",

@@ -14,6 +14,7 @@ import msgspec
 from .aio import awaitable
 from .calling import RpcClient
 from .config import resolve_url
+from .core.anyevent import checked_pattern
 from .core.api import Api, Event, Rpc
 from .core.batch import Batch
 from .core.claims import ClaimStore
@@ -204,7 +205,7 @@ class Bus:
 
     def on(  # noqa: PLR0913  # what a listener is, is said in one place
         self,
-        *events: type[Event] | type[Api],
+        *events: type[Event] | type[Api] | str,
         name: str = "",
         retry: RetryPolicy | None = None,
         soft_limit_seconds: float | None = None,
@@ -220,7 +221,8 @@ class Bus:
         """Decorate the function that listens to `events`; it gets the event, once per event of this app.
 
         Args:
-            events: event classes; an Api for all the events of its contract.
+            events: event classes; an Api for all the events of its contract; a pattern of names, `"support.*.created"`,
+                for events that are not known by a contract, which come as an `AnyEvent`.
             name: names the durable queue; default the function's name. Renaming it leaves the old queue behind.
             retry: when and how often a failure is tried again; default `RetryPolicy()`.
             soft_limit_seconds: raise `SoftTimeLimitExceeded` in the function when it runs for longer.
@@ -243,9 +245,10 @@ class Bus:
             each_process=each_process, has_retry=retry is not None, dedupe=dedupe, max_priority=max_priority
         )
         self._listening.check_batch(batch, concurrency)
-        heard = tuple(event for one in events for event in _events_of(one))
-        if not heard:
-            raise DeclarationError("bus.on() needs at least one event class, or an Api that has events")
+        heard = tuple(event for one in events if not isinstance(one, str) for event in _events_of(one))
+        patterns = tuple(checked_pattern(one) for one in events if isinstance(one, str))
+        if not (heard or patterns):
+            raise DeclarationError("bus.on() needs at least one event class, an Api that has events, or a pattern")
 
         def decorate(function: F) -> F:
             listener_name = check_name(name or function.__name__, "the listener name")
@@ -261,6 +264,7 @@ class Bus:
                 None if concurrency is None else Concurrency.of(concurrency),
                 None if ordered_by is None else Ordered.of(ordered_by),
                 max_priority,
+                patterns,
             )
             self._listening.check_ordered(listener, each_process=each_process, batch=batch)
             self._listening.add(listener, each_process=each_process, batch=batch)

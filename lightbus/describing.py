@@ -22,6 +22,7 @@ from .contracts.document import api_document
 from .core.api import Api
 from .core.codec import decode_call, decode_reply, encode_reply
 from .core.description import (
+    ANY_VERSION,
     ROUTE,
     Description,
     HeardEvent,
@@ -231,9 +232,10 @@ def ask(
 
 
 def _heard(listener: Listener) -> list[HeardEvent]:
-    return [
+    known = [
         HeardEvent(name=kind.spec.name, version=kind.spec.version) for kind in listener.events if kind.spec is not None
     ]
+    return known + [HeardEvent(name=pattern, version=ANY_VERSION) for pattern in listener.patterns]
 
 
 def _contract(api: type[Api]) -> dict[str, object] | None:

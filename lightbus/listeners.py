@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .core.anyevent import AnyEvent, any_event, is_heard, pattern_key
 from .core.api import Event, EventSpec
 from .core.codec import decode_event, split_version
 from .core.concurrency import Concurrency
@@ -42,6 +43,7 @@ class Listener:
     concurrency: Concurrency | None = None
     ordered: Ordered | None = None
     max_priority: int | None = None  #: its queue has an order of priorities up to that
+    patterns: tuple[str, ...] = ()  #: of names of events that it gets as an `AnyEvent`
 
 
 class EventEndpoint:
@@ -74,7 +76,7 @@ class EventEndpoint:
             )
         if listener.ordered is not None:
             fields = {spec.name: kind.__struct_fields__ for kind, spec in zip(listener.events, specs, strict=True)}
-            listener.ordered.check(fields, listener.retry)
+            listener.ordered.check(fields, listener.patterns, listener.retry)
             self._lanes |= {lane.name: queue for lane in topology.queues}
         self._topology += topology
         for one in topology.queues:
@@ -133,12 +135,14 @@ class EventEndpoint:
         listener = self._listeners[delivery.queue]
         major = split_version(message.version)[0]
         decode = self._decoders.get((delivery.queue, message.name, major))
-        if decode is None:
+        by_pattern = decode is None and any(is_heard(message.name, pattern) for pattern in listener.patterns)
+        if decode is None and not by_pattern:
             known = [f"{name}.v{v}" for queue, name, v in self._decoders if queue == delivery.queue]
             raise HandlerNotFound(f"{message.name}.v{major}", known)
         if message.expires_at is not None and self._now() >= message.expires_at:
             return Ack("expired")
-        origin, event = message.origin, decode(message.payload)
+        event: Event | AnyEvent = any_event(message) if decode is None else decode(message.payload)
+        origin = message.origin
         if listener.ordered is not None and self._lanes[delivery.queue] == delivery.queue:
             return Forward(Route("", ordered_lane(self._app, listener.name, listener.ordered.lane_of(event))))
         state: object = listener
@@ -213,7 +217,10 @@ def routing_keys_of(listener: Listener) -> tuple[str, ...]:
         DeclarationError: one belongs to no API.
     """
     specs = [_spec_of(kind) for kind in listener.events]
-    return tuple(event_route(spec.name, spec.major).routing_key for spec in specs)
+    return (
+        *(event_route(spec.name, spec.major).routing_key for spec in specs),
+        *(pattern_key(pattern) for pattern in listener.patterns),
+    )
 
 
 def _spec_of(kind: type[Event]) -> EventSpec:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..core.anyevent import is_heard
+from ..core.description import ANY_VERSION
 from ..core.exitcodes import EXIT_FAILED, EXIT_OK
 from ..core.outcome import DEAD_PREFIX
 from ..describing import ask
@@ -27,6 +29,7 @@ def evidence_of(message: str, to: str, app: LoadedApp, bus: Bus, wait_seconds: f
     declared = {
         one.name: {
             listener.name: {kind.spec.name: kind.spec.version for kind in listener.events if kind.spec is not None}
+            | dict.fromkeys(listener.patterns, ANY_VERSION)
             for listener in one.listeners()
         }
         for one in app.buses
@@ -34,7 +37,9 @@ def evidence_of(message: str, to: str, app: LoadedApp, bus: Bus, wait_seconds: f
     transport = bus.transport
     found = ask(transport, OWN_NAME, seconds=wait_seconds)
     queues = queues_of(message, to, found) | {
-        f"{to}.on.{listener}" for listener, events in declared.get(to, {}).items() if message in events
+        f"{to}.on.{listener}"
+        for listener, events in declared.get(to, {}).items()
+        if any(is_heard(message, event) for event in events)
     }
     dead = sample_of_dead_letters(transport, bus.dead_letter_queue, transport.message_count(bus.dead_letter_queue) or 0)
     return Evidence(

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from ..core.anyevent import is_heard
 from ..core.api import Api
-from ..core.description import Description
+from ..core.description import ANY_VERSION, Description
 from ..core.topology import is_ordered_lane, rpc_queue
 from ..describing import ask
 from ..endpoint import shared_queues
@@ -134,12 +135,15 @@ def _event_rows(found: Sequence[Description], known: Sequence[type[Api]]) -> lis
             for name in (api.contract or {}).get("events", ()):
                 owners = row(f"{api.name}.{name}", api.version)["owned_by"]
                 _add(owners, {"app": one.app, "version": api.version})
-        for listener in one.listeners:
-            for event in listener.events:
-                _add(
-                    row(event.name, event.version)["heard_by"],
-                    {"app": one.app, "listener": listener.name, "queue": listener.queue, "version": event.version},
-                )
+    heard = [(one, listener, event) for one in found for listener in one.listeners for event in listener.events]
+    for one, listener, event in sorted(heard, key=lambda each: each[2].version == ANY_VERSION):  # patterns at the end
+        place = {"app": one.app, "listener": listener.name, "queue": listener.queue, "version": event.version}
+        if event.version != ANY_VERSION:
+            _add(row(event.name, event.version)["heard_by"], place)
+            continue
+        for each in rows.values():
+            if is_heard(each["event"], event.name):
+                _add(each["heard_by"], place)
     return [rows[key] for key in sorted(rows)]
 
 

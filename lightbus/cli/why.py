@@ -9,9 +9,10 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..core.anyevent import is_heard
 from ..core.api import Api
 from ..core.codec import split_version
-from ..core.description import Description, RunningListener, ServedApi
+from ..core.description import ANY_VERSION, Description, RunningListener, ServedApi
 from ..core.topology import is_ordered_lane
 
 
@@ -49,7 +50,7 @@ def queues_of(name: str, to: str, found: Sequence[Description]) -> set[str]:
     listeners = {
         queue
         for running, one in _listeners(found, to)
-        if any(event.name == name for event in one.events)
+        if any(is_heard(name, event.name) for event in one.events)
         for queue in (one.queue, *_lanes(one.name, [running]))
     }
     served = {api.queue for _, api in _served(found) if api.name == name.rpartition(".")[0]}
@@ -89,13 +90,13 @@ def _event(name: str, to: str, sender: str, evidence: Evidence) -> Explanation:
         (one, listener, event.version)
         for one, listener in _listeners(evidence.found, to)
         for event in listener.events
-        if event.name == name
+        if is_heard(name, event.name)
     ]
     if not hearing:
         findings.append(_not_heard(name, to, apps, evidence))
     sent = {_major(version) for version in _owned_versions(name, sender, evidence.found)}
     for app, listener, version, workers in _by_listener(hearing):
-        if sent and _major(version) not in sent:
+        if sent and version != ANY_VERSION and _major(version) not in sent:
             findings.append(
                 f"listener {listener.name!r} of {app} takes major version {_major(version)} of {name}, and what is "
                 f"fired is {_or(sent)}: listen to that one, or let the owner serve and fire both"
@@ -129,7 +130,9 @@ def _fired(name: str, sender: str, evidence: Evidence) -> tuple[list[str], list[
 def _not_heard(name: str, to: str, apps: set[str], evidence: Evidence) -> str:
     if not to:
         return f"no running worker listens to {name}: start one that does"
-    declared = [one for one, events in evidence.declared.get(to, {}).items() if name in events]
+    declared = [
+        one for one, events in evidence.declared.get(to, {}).items() if any(is_heard(name, event) for event in events)
+    ]
     if to not in apps:
         there = f"those that do are {_and(sorted(apps))}" if apps else "nobody does"
         text = f"no worker of {to!r} answers on {evidence.broker} ({there}): start one, or look which broker it uses"
@@ -209,12 +212,17 @@ def _known(evidence: Evidence) -> tuple[dict[str, None], dict[str, None]]:
         contract = api.contract or {}
         events |= {f"{api.name}.{name}": None for name in contract.get("events", ())}
         calls |= {f"{api.name}.{name}": None for name in contract.get("calls", ())}
-    events |= {event.name: None for _, one in _listeners(evidence.found, "") for event in one.events}
+    events |= {
+        event.name: None
+        for _, one in _listeners(evidence.found, "")
+        for event in one.events
+        if event.version != ANY_VERSION
+    }
     return events, calls
 
 
 def _is_heard(name: str, found: Sequence[Description]) -> bool:
-    return any(event.name == name for _, one in _listeners(found, "") for event in one.events)
+    return any(is_heard(name, event.name) for _, one in _listeners(found, "") for event in one.events)
 
 
 def _listeners(found: Sequence[Description], app: str) -> list[tuple[Description, RunningListener]]:

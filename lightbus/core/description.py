@@ -17,6 +17,7 @@ from .topology import DESCRIBE_EXCHANGE
 
 NAME = "lightbus.describe"
 VERSION = "1.0"
+ANY_VERSION = "*"
 ROUTE = Route(DESCRIBE_EXCHANGE, "describe")
 
 
@@ -35,7 +36,10 @@ class ServedApi(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeardEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that a listener takes: `<api>.<event>`, and the version of the API that the listener was written for."""
+    """An event that a listener takes: `<api>.<event>`, and the version of the API that the listener was written for.
+
+    Or a pattern of names, with `ANY_VERSION`.
+    """
 
     name: str
     version: str

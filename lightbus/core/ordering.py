@@ -6,7 +6,7 @@ through the same lane.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -46,12 +46,18 @@ class Ordered:
         """From what `bus.on` takes."""
         return given if isinstance(given, Ordered) else cls(given)
 
-    def check(self, fields_by_event: dict[str, tuple[str, ...]], retry: RetryPolicy) -> None:
+    def check(self, fields_by_event: dict[str, tuple[str, ...]], patterns: Sequence[str], retry: RetryPolicy) -> None:
         """Raises DeclarationError: an event lacks the field, or the retries would hold a lane for too long.
 
         Args:
             fields_by_event: of each event that is heard, by its name.
+            patterns: by which others are heard, whose fields nobody knows.
         """
+        if patterns and isinstance(self.key, str):
+            raise DeclarationError(
+                f"ordered_by={self.key!r}: of what is heard by {patterns[0]!r} no field is known; give a function, "
+                f"lambda event: event.payload.get({self.key!r})"
+            )
         for event, fields in fields_by_event.items():
             if isinstance(self.key, str) and self.key not in fields:
                 raise DeclarationError(

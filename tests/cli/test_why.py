@@ -9,7 +9,7 @@ import pytest
 
 from lightbus import Api, Event, rpc
 from lightbus.cli.why import Evidence, Explanation, explain, queues_of
-from lightbus.core.description import Description, HeardEvent, RunningListener, ServedApi
+from lightbus.core.description import ANY_VERSION, Description, HeardEvent, RunningListener, ServedApi
 from tests.cli.conftest import Project
 from tests.cli.test_ls import LISTENER
 from tests.processes import wait_for
@@ -65,6 +65,19 @@ def test_the_lanes_of_a_listener_are_looked_at_too() -> None:
     found = causes(evidence)
     assert len(found.findings) == 1
     assert f"7 messages wait in '{lane}'" in found.findings[0]
+
+
+def test_a_listener_with_a_pattern_hears_every_major_version() -> None:
+    heard = RunningListener(name="greet", queue=QUEUE, events=(HeardEvent(name="sales.*.placed", version=ANY_VERSION),))
+    evidence = replace(WELL, found=[owner("2.0"), worker("support", 2, listeners=(heard,), queues=(QUEUE,))])
+
+    assert queues_of("sales.orders.placed", "support", evidence.found) >= {QUEUE}
+    assert causes(evidence).findings == ()
+    assert "has no listener for sales.orders.paid" in causes(evidence, "sales.orders.paid").findings[0]
+    declared = replace(
+        evidence, found=[owner()], declared={"support": {"greet": {"sales.#": ANY_VERSION}}}, waiting={QUEUE: 3}
+    )
+    assert "3 messages wait for it" in causes(declared).findings[0]
 
 
 def test_where_all_is_well_nothing_is_found() -> None:

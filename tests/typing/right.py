@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
-from lightbus import Api, ApiError, Bus, Event, RetryPolicy, rpc
+from lightbus import AnyEvent, Api, ApiError, Bus, Event, RetryPolicy, rpc
 from lightbus.testing import harness
 
 
@@ -46,7 +46,12 @@ def thank(event: Tickets.created) -> None:
     print(event.id + 1, event.email.upper())
 
 
-@bus.on(Tickets.created)
+@bus.on("support.*.created", "sales.#", concurrency=2)
+def record(event: AnyEvent) -> None:
+    print(event.name.upper(), event.payload["id"])
+
+
+@bus.on(Tickets.created, ordered_by=lambda event: event.email)
 async def thank_later(event: Tickets.created) -> None:
     await bus.fire_async(Tickets.created(id=event.id))
 
