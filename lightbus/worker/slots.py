@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any, cast
 
+import msgspec
+
 from ..core.errors import HandlerStopped, MessageError, WorkerLost
 from ..core.outcome import ATTEMPT_HEADER, Ack, DeadLetter, Outcome, Retry
 from ..endpoint import Endpoint, Invocation, set_current
@@ -346,7 +348,9 @@ class Slots:
     def _settle(self, work: Work, outcome: Outcome) -> None:
         if isinstance(outcome, Retry) and outcome.in_place:
             wire = work.delivery.wire
-            work.delivery.wire = replace(wire, headers={**wire.headers, ATTEMPT_HEADER: outcome.attempt})
+            work.delivery.wire = msgspec.structs.replace(
+                wire, headers={**wire.headers, ATTEMPT_HEADER: outcome.attempt}
+            )
             self._holds.put(work, outcome.delay_seconds)
         else:
             work.settler.settle(work.delivery, outcome)
