@@ -402,18 +402,30 @@ class Bus:
 
     # -- for workers and tools ---------------------------------------------------------------------------------------
 
-    def parcel_of(self, event: Event) -> Parcel:
+    def parcel_of(
+        self,
+        event: Event,
+        *,
+        delay_seconds: float = 0.0,
+        at: datetime | None = None,
+        expires_seconds: float | None = None,
+        priority: int | None = None,
+    ) -> Parcel:
         """What `fire` would publish, with its id, for somebody who publishes it later. Connects to nothing.
 
+        The terms are those of `fire`, and count from now.
+
         Raises:
-            BadArguments: a field is not of its declared type.
+            BadArguments: a field or an argument has a value that it cannot have.
+            ConfigError: the broker has no priorities.
         """
+        terms = self._terms(delay_seconds, at, expires_seconds, priority)
         wire, route, end = self._encoded(event)
         if end is not None:
             written: Future[None] = Future()
             written.set_result(None)
             end(written)
-        return Parcel(wire, route)
+        return Parcel(terms.put_on(wire), route, terms.delay_seconds)
 
     def add_outbox(self, store: OutboxStore) -> None:
         """Let `lightbus outbox` and the relays in this app's workers know the tables of an outbox."""
@@ -496,13 +508,9 @@ class Bus:
     ) -> Terms:
         if not delay_seconds and at is None and expires_seconds is None and priority is None:
             return AT_ONCE
-        terms = terms_of(
+        return terms_of(
             delay_seconds, at, expires_seconds, priority, now=self._listening.now(), broker=self.transport.capabilities
         )
-        if terms.delay_seconds and not self._can_delay:
-            self.transport.declare(Topology((EVENTS,)))
-            self._can_delay = True
-        return terms
 
     def _fire(self, event: Event, terms: Terms) -> Future[None]:
         wire, route, end = self._event(event, terms)
@@ -516,6 +524,9 @@ class Bus:
             spec_of(event)
             self.transport.declare(Topology((Exchange(EVENTS_EXCHANGE, "topic"),)))
             self._can_fire = True
+        if terms.delay_seconds and not self._can_delay:
+            self.transport.declare(Topology((EVENTS,)))
+            self._can_delay = True
         wire, route, end = self._encoded(event)
         return (wire if terms is AT_ONCE else terms.put_on(wire)), route, end
 

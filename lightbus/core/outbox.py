@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from .codec import EXPIRES
 from .errors import (
     AccessRefused,
     BrokerUnreachable,
@@ -22,6 +23,7 @@ from .errors import (
 )
 from .message import Parcel, Route, Wire
 from .outcome import REPEAT_HEADER
+from .times import unix_seconds
 
 #: A message that cannot be routed so often is set aside, about 20 minutes after the first time.
 MAX_ATTEMPTS = 12
@@ -29,6 +31,8 @@ FIRST_DELAY_SECONDS = 1.0
 LAST_DELAY_SECONDS = 300.0
 #: Bodies that a relay has in memory at a time, unless a single one is larger.
 SLICE_BYTES = 4 * 2**20
+
+LEAST_EXPIRATION_SECONDS = 0.001
 
 _PROPERTIES = tuple(name for name in Wire.__struct_fields__ if name != "body")
 
@@ -133,9 +137,22 @@ def parcel_of(row: Row, *, now: float) -> Parcel:
     if row.attempts > 1:
         headers[REPEAT_HEADER] = 1
     delay_seconds = max(0.0, entry.visible_at - now) if entry.visible_at else 0.0
-    return Parcel(
-        msgspec.structs.replace(wire, headers=headers), Route(entry.exchange, entry.routing_key), delay_seconds
-    )
+    wire = msgspec.structs.replace(wire, headers=headers)
+    if wire.expiration_seconds is not None and EXPIRES in headers:
+        # The broker counts from the arrival; the row may have waited. What is over arrives all the same: listeners
+        # look at the moment in the headers, and their apps count it as expired.
+        left = _moment_of(headers[EXPIRES], row) - now - delay_seconds
+        wire = msgspec.structs.replace(wire, expiration_seconds=max(LEAST_EXPIRATION_SECONDS, left))
+    return Parcel(wire, Route(entry.exchange, entry.routing_key), delay_seconds)
+
+
+def _moment_of(text: object, row: Row) -> float:
+    try:
+        return unix_seconds(str(text))
+    except (ValueError, OverflowError) as error:
+        raise DecodeError(
+            f"header {EXPIRES!r} of row {row.position} of the outbox is no moment: {text!r:.100}"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

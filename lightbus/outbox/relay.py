@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from ..core.errors import ConfigError, TransportError
 from ..core.outbox import Aside, Away, Backlog, Claimed, Later, Row, Sent, Verdict, parcel_of, slices, verdicts_of
-from ..core.topology import EVENTS_EXCHANGE, Exchange, Topology
+from ..core.topology import EVENTS, EVENTS_EXCHANGE, Exchange, Topology
 from ..ports import Transport
 from .store import Claim, OutboxStore, StoreUnavailable
 
@@ -75,6 +75,7 @@ class Relay:
         self._watcher = watcher or RelayWatcher()
         self._stopped = threading.Event()
         self._pause_seconds = 0.0
+        self._can_delay = False
         self._looked = self._cleaned = -float("inf")
 
     def stop(self) -> None:
@@ -162,6 +163,9 @@ class Relay:
             TransportError: the broker is away.
         """
         rows = self._store.load([one.position for one in piece])
+        if not self._can_delay and any(row.entry.exchange and row.entry.visible_at for row in rows):
+            self._transport.declare(Topology((EVENTS,)))
+            self._can_delay = True
         sent = [(row, self._begin(row)) for row in rows]
         deadline = time.monotonic() + self._options.lease_seconds / 2
         errors = [_error_of(future, deadline) for _, future in sent]

@@ -252,7 +252,7 @@ with connection.cursor() as cursor:
     columns += "properties, body, visible_at, written_at"
     copy = f"select {columns} from lightbus_outbox where kind = 'event'"
     cursor.execute(f"insert into lightbus_outbox ({columns}) {copy}")
-outbox.fire(Orders.placed(number=3))  # outside of a transaction
+outbox.fire(Orders.placed(number=3), delay_seconds=0.5, expires_seconds=600)  # outside of a transaction
 """,
 }
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -120,6 +121,62 @@ def opened_shop(url: str) -> Iterator[Shop]:
 
 
 # Writing
+
+
+def test_the_terms_of_fire_are_kept_with_the_row_and_honoured_by_the_relay(
+    database_url: str, broker_url: str, prefix: str
+) -> None:
+    engine, seen = create_engine(database_url), Queue[tuple[int, float]]()
+    bus = Bus(prefix, url=broker_url)
+    outbox = Outbox(bus, engine, MetaData())
+    outbox.metadata.create_all(engine)
+    has_priorities = bus.transport.capabilities.priorities
+
+    @bus.on(Orders.placed, name="all", max_priority=9)
+    def keep(event: Orders.placed) -> None:
+        seen.put((event.id, time.monotonic()))
+
+    bus.transport.declare(bus.endpoints()[0].topology())
+    with Session(engine) as session, session.begin():
+        started = time.monotonic()
+        outbox.fire(session, Orders.placed(id=1), delay_seconds=2.0, expires_seconds=600)
+        outbox.fire(session, Orders.placed(id=2), at=datetime.now(timezone.utc) - timedelta(days=1))
+        outbox.fire(session, Orders.placed(id=3), expires_seconds=0.001)
+        outbox.fire(session, Orders.placed(id=4), expires_seconds=600)
+        if has_priorities:
+            outbox.fire(session, Orders.placed(id=5), priority=9)
+        else:
+            with pytest.raises(ConfigError, match="priorities"):
+                outbox.fire(session, Orders.placed(id=5), priority=9)
+        with pytest.raises(BadArguments, match="delay_seconds or at, not both"):
+            outbox.fire(session, Orders.placed(id=6), delay_seconds=1, at=datetime.now(timezone.utc))
+    relay_transport = bus.open_another_transport()
+    assert Relay(outbox.store, relay_transport).flush() == 4 + has_priorities
+    with working(bus, options=WorkerOptions(threads=1, prefetch=1)):
+        got = [seen.get(timeout=60) for _ in range(3 + has_priorities)]
+
+    ids = [id for id, _ in got]
+    assert ids[-1] == 1
+    assert got[-1][1] - started >= 1.9
+    assert ids[:-1] == [5, 2, 4] if has_priorities else [2, 4]
+    assert seen.empty()
+    relay_transport.close()
+    bus.close()
+    engine.dispose()
+
+
+def test_the_harness_knows_the_delay_of_what_was_fired_in_a_transaction(shop: Shop) -> None:
+    heard = list[int]()
+    shop.bus.on(Orders.placed, name="later")(lambda event: heard.append(event.id))
+    with harness(shop.bus) as t, shop.session() as session:
+        shop.outbox.fire(session, Orders.placed(id=1), delay_seconds=3600)
+        session.commit()
+        assert shop.relay(shop.bus.transport).flush() == 1
+        t.settle()
+        assert heard == []
+        t.partial().assert_fired(Orders.placed, id=1)
+        t.advance(3600)
+    assert heard == [1]
 
 
 def test_an_event_is_published_if_and_only_if_the_transaction_commits(shop: Shop) -> None:

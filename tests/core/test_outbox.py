@@ -32,6 +32,8 @@ from lightbus.core.outbox import (
     slices,
     verdicts_of,
 )
+from lightbus.drivers.memory import MemoryTransport
+from lightbus.firing import terms_of
 
 TEXTS = st.text(max_size=20)
 PLAIN = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXTS
@@ -75,6 +77,26 @@ def test_a_second_attempt_is_flagged_and_keeps_its_id() -> None:
 @pytest.mark.parametrize("now, left", [(100.0, 60.0), (130.0, 30.0), (500.0, 0.0)])
 def test_a_delay_counts_from_when_it_was_written(now: float, left: float) -> None:
     assert parcel_of(row(Parcel(Wire(body=b""), Route("", "q"), delay_seconds=60.0)), now=now).delay_seconds == left
+
+
+@pytest.mark.parametrize(
+    "delay, now, left",
+    [(0.0, 100.0, 30.0), (0.0, 110.0, 20.0), (60.0, 100.0, 30.0), (60.0, 170.0, 20.0), (0.0, 1e6, 0.001)],
+)
+def test_an_expiry_counts_from_when_it_was_written_and_due(delay: float, now: float, left: float) -> None:
+    terms = terms_of(delay, None, 30.0, 9, now=100.0, broker=MemoryTransport().capabilities)
+    parcel = Parcel(terms.put_on(Wire(body=b"")), Route("e", "k"), terms.delay_seconds)
+    relayed = parcel_of(row(parcel), now=now).wire
+
+    assert relayed.expiration_seconds == pytest.approx(left)
+    assert relayed.headers == parcel.wire.headers
+    assert relayed.priority == 9
+
+
+def test_an_expiry_that_is_no_moment_is_said_so() -> None:
+    bad = Parcel(Wire(body=b"", headers={"cloudEvents_expirytime": "soon"}, expiration_seconds=1.0), Route("e", "k"))
+    with pytest.raises(DecodeError, match="is no moment: 'soon'"):
+        parcel_of(row(bad), now=0.0)
 
 
 def test_properties_without_a_json_form_are_refused_when_they_are_written() -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from ... import Bus, Event
+from ... import Event
 from ...core.message import Parcel
 from ...core.outbox import Entry, entry_of
 
@@ -20,9 +20,12 @@ class Sendable(Protocol):
         """The message of a call with these arguments. Connects to nothing."""
 
 
-def entry_of_event(bus: Bus, event: Event) -> Entry:
-    """Raises BadArguments: a field is not of its declared type."""
-    parcel = bus.parcel_of(event)
+def entry_of_event(event: Event, parcel: Parcel) -> Entry:
+    """The entry of `event`, which `bus.parcel_of` made a parcel of.
+
+    Raises:
+        Unwritable: a header has no JSON form.
+    """
     spec = type(event).spec
     return entry_of(parcel, kind="event", name="" if spec is None else spec.name, now=time.time())
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text, text
@@ -95,15 +96,29 @@ class Outbox:
         bus.add_outbox(self.store)
         forget_pool_in_children(engine)  # a worker's processes are forked
 
-    def fire(self, session: InTransaction, event: Event) -> str:
+    def fire(
+        self,
+        session: InTransaction,
+        event: Event,
+        *,
+        delay_seconds: float = 0.0,
+        at: datetime | None = None,
+        expires_seconds: float | None = None,
+        priority: int | None = None,
+    ) -> str:
         """Have `event` published when the transaction of `session` commits; returns the message's id.
 
-        From async code: `await session.run_sync(outbox.fire, event)`.
+        The terms are those of `Bus.fire`. A delay and an expiry count from this call, not from the commit. From async
+        code: `await session.run_sync(outbox.fire, event)`.
 
         Raises:
-            BadArguments: a field is not of its declared type; nothing was written.
+            BadArguments: a field or an argument has a value that it cannot have; nothing was written.
+            ConfigError: the broker has no priorities.
         """
-        return self._write(session, entry_of_event(self._bus, event))
+        parcel = self._bus.parcel_of(
+            event, delay_seconds=delay_seconds, at=at, expires_seconds=expires_seconds, priority=priority
+        )
+        return self._write(session, entry_of_event(event, parcel))
 
     def send(self, session: InTransaction, task: Sendable, /, *args: Any, **kwargs: Any) -> str:
         """Have a task of `lightbus.compat` sent with these arguments when the transaction commits; returns its id.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, connections, transaction
@@ -32,13 +33,27 @@ class Outbox:
         self.store = SqlOutbox(_Alias(using), inbox_keep_seconds=inbox_keep_seconds)
         bus.add_outbox(self.store)
 
-    def fire(self, event: Event) -> str:
+    def fire(
+        self,
+        event: Event,
+        *,
+        delay_seconds: float = 0.0,
+        at: datetime | None = None,
+        expires_seconds: float | None = None,
+        priority: int | None = None,
+    ) -> str:
         """Have `event` published when the transaction commits, at once outside of one; returns the message's id.
 
+        The terms are those of `Bus.fire`. A delay and an expiry count from this call, not from the commit.
+
         Raises:
-            BadArguments: a field is not of its declared type; nothing was written.
+            BadArguments: a field or an argument has a value that it cannot have; nothing was written.
+            ConfigError: the broker has no priorities.
         """
-        return self._write(entry_of_event(self._bus, event))
+        parcel = self._bus.parcel_of(
+            event, delay_seconds=delay_seconds, at=at, expires_seconds=expires_seconds, priority=priority
+        )
+        return self._write(entry_of_event(event, parcel))
 
     def send(self, task: Sendable, /, *args: Any, **kwargs: Any) -> str:
         """Have a task of `lightbus.compat` sent with these arguments when the transaction commits; returns its id.
