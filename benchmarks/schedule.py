@@ -1,8 +1,12 @@
 """`lightbus beat` beside Celery's beat on Redis: start, weight and punctuality with few and with many entries.
 
-Waiting: all entries but one are crontabs that are far from due; the one is due every second, and what it sends is
-waited for. `stored` are entries that were added at run time, which Celery's beat does not have. Where both read a
+Waiting: all entries but one are crontabs that are far from due; the one is due five times a second, and what it sends
+is waited for. `stored` are entries that were added at run time, which Celery's beat does not have. Where both read a
 Celery project, the figures of both contain Celery's own objects for the entries.
+
+How late a firing is: from the instant when it is due until this process has its message out of the queue. Lightbus's
+slots lie on the clock, and the id of a message tells its slot. Celery's beat counts an interval from the run before, so
+its instants are one interval after the message before, and what that one was late is forgiven.
 
 Burst: all entries are due at every full minute, and the messages of one minute are counted as they come.
 """
@@ -10,6 +14,7 @@ Burst: all entries are due at every full minute, and the messages of one minute 
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,10 +25,13 @@ from itertools import pairwise
 import redis
 from measure import Figure, Figures, Section, Setting, cpu_seconds, start, stop, tree
 
+from lightbus_scheduler import message_id
+
 FIGURES = (
     Figure("first_firing_seconds", "start to first firing, s", ratio=True, plot=True),
-    Figure("latest_ms", "latest second, ms", plot=True),
-    Figure("idle_cpu_percent", "CPU at one firing per s, %"),
+    Figure("late_half_ms", "late: half of the firings at most, ms"),
+    Figure("late_p99_ms", "99 % of them at most, ms", plot=True),
+    Figure("cpu_percent", "CPU at 5 firings per s, %"),
     Figure("rss_mib", "RSS, MiB", plot=True),
 )
 BURST_FIGURES = (
@@ -35,11 +43,12 @@ BURST_FIGURES = (
 ENTRIES = (10, 1_000, 10_000, 100_000)
 BURSTS = (1_000, 10_000)
 MINUTE = 60.0
+OFTEN, PERIOD = "often", 0.2
+SETTLE_SECONDS = 3.0
+LATEST_SECONDS = 120.0  #: a firing that is later than that counts as if it were on time for a later instant
 PROJECT = """
-from datetime import timedelta
-
 from celery import Celery
-from celery.schedules import crontab
+from celery.schedules import crontab, schedule
 
 app = Celery("bench", broker={url!r})
 app.conf.beat_schedule = {{
@@ -51,7 +60,7 @@ app.conf.beat_schedule = {{
     for number in range({entries})
 }}
 if not {burst}:
-    app.conf.beat_schedule["second"] = {{"task": "bench.none", "schedule": timedelta(seconds=1)}}
+    app.conf.beat_schedule["often"] = {{"task": "bench.none", "schedule": schedule({period}, relative=True)}}
 app.conf.task_default_queue = "bench.schedule"
 app.conf.beat_max_loop_interval = 1
 
@@ -88,7 +97,7 @@ def sections(setting: Setting) -> Iterator[Section]:
         f"lightbus beat, {size:,} entries, stored": partial(_turn, COMMANDS["lightbus beat"], size, setting, True)
         for size in sizes
     }
-    yield Section("schedule", "Schedules: one entry due each second", FIGURES).run(turns, setting)
+    yield Section("schedule", "Schedules: one entry due five times a second", FIGURES).run(turns, setting)
     bursts = {
         f"{name}, {size:,} entries": partial(_burst, command, size, setting)
         for size in BURSTS
@@ -104,25 +113,37 @@ def _turn(command: list[str], entries: int, setting: Setting, is_stored: bool = 
         if is_stored:
             _store(server, entries)
         project = STORED_PROJECT if is_stored else PROJECT
-        text = project.format(url=setting.redis_url, entries=entries - 1, burst=False)
-        began = time.perf_counter()
+        text = project.format(url=setting.redis_url, entries=entries - 1, burst=False, period=PERIOD)
+        began = time.time()
         process = _start(command, text, setting)
         try:
-            arrivals = [_arrival(server, 300)]
-            before = cpu_seconds(process.pid)
-            seconds = max(3, min(20, setting.messages // 150))
-            arrivals += [_arrival(server, 60) for _ in range(seconds)]
+            first = _arrival(server, 300)
+            while _arrival(server, 60)[0] < first[0] + SETTLE_SECONDS:
+                pass  # what came due over the start, and the first that is not late because of it
+            before, since = cpu_seconds(process.pid), time.time()
+            arrivals = [_arrival(server, 60) for _ in range(max(25, min(200, setting.messages // 15)))]
             used = cpu_seconds(process.pid) - before
             rss = max(one.memory_info().rss for one in tree(process.pid))
         finally:
             stop(process)
-    pauses = [after - earlier for earlier, after in pairwise(arrivals)]
+    late_ms = sorted(late * 1000 for late in _late_seconds(arrivals))
     return {
-        "first_firing_seconds": arrivals[0] - began,
-        "latest_ms": max(0.00001, max(pauses) - 1.0) * 1000,
-        "idle_cpu_percent": used / (arrivals[-1] - arrivals[0]) * 100,
+        "first_firing_seconds": first[0] - began,
+        "late_half_ms": late_ms[len(late_ms) // 2],
+        "late_p99_ms": late_ms[math.ceil(len(late_ms) * 0.99) - 1],
+        "cpu_percent": used / (arrivals[-1][0] - since) * 100,
         "rss_mib": rss / 1024 / 1024,
     }
+
+
+def _late_seconds(arrivals: list[tuple[float, str]]) -> Iterator[float]:
+    """Of each arrival but the first: how long after its instant it came."""
+    start = arrivals[0][0] // PERIOD * PERIOD - LATEST_SECONDS
+    count = round((arrivals[-1][0] - start) / PERIOD) + 2
+    instants = [datetime.fromtimestamp(round(start + number * PERIOD, 3), timezone.utc) for number in range(count)]
+    due = {message_id(OFTEN, instant): instant.timestamp() for instant in instants}
+    for (earlier, _), (at, task_id) in pairwise(arrivals):
+        yield max(0.00001, at - due.get(task_id, earlier + PERIOD))
 
 
 def _burst(command: list[str], entries: int, setting: Setting) -> Figures:
@@ -131,7 +152,7 @@ def _burst(command: list[str], entries: int, setting: Setting) -> Figures:
         time.sleep(MINUTE - time.time() % MINUTE)
     with redis.Redis.from_url(setting.redis_url) as server:
         server.flushdb()
-        process = _start(command, PROJECT.format(url=setting.redis_url, entries=entries, burst=True), setting)
+        process = _start(command, PROJECT.format(url=setting.redis_url, entries=entries, burst=True, period=PERIOD), setting)
         try:
             time.sleep(MINUTE - time.time() % MINUTE)
             slot, before = time.time() // MINUTE * MINUTE, cpu_seconds(process.pid)
@@ -166,19 +187,21 @@ def _store(server: redis.Redis, entries: int) -> None:
     now = datetime.now(timezone.utc).isoformat()
     with server.pipeline(transaction=False) as pipe:
         for number in range(entries):
-            when = {"cron": f"{number % 60} {number // 60 % 24} 29 2 *"} if number else {"every_seconds": 1}
-            definition = {"id": f"entry-{number}", "task": "bench.none", **when}
-            record = {"decided": now, "definition": definition}
-            pipe.hset("lightbus.schedule.records", f"entry-{number}", json.dumps(record))
+            name = f"entry-{number}" if number else OFTEN
+            often = {"every_seconds": PERIOD, "anchor": "2000-01-01T00:00:00+00:00"}
+            when = {"cron": f"{number % 60} {number // 60 % 24} 29 2 *"} if number else often
+            record = {"decided": now, "definition": {"id": name, "task": "bench.none", **when}}
+            pipe.hset("lightbus.schedule.records", name, json.dumps(record))
             if number % 5000 == 0:
                 pipe.execute()
         pipe.execute()
 
 
-def _arrival(server: redis.Redis, seconds: float) -> float:
-    """When the next message came."""
+def _arrival(server: redis.Redis, seconds: float) -> tuple[float, str]:
+    """When the next message came, and the id of its task."""
     deadline = time.monotonic() + seconds
-    while server.brpop(["bench.schedule", "lightbus.bench.schedule"], timeout=1) is None:
+    while (taken := server.brpop(["bench.schedule", "lightbus.bench.schedule"], timeout=1)) is None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"nothing was sent within {seconds:g} s")
-    return time.perf_counter()
+    now = time.time()
+    return now, json.loads(taken[1])["headers"]["id"]
