@@ -19,7 +19,7 @@ import click
 from lightbus_scheduler import Every, Job, Plan, Progress, Runner
 
 from ..beat import SystemClock, run
-from ..beat.loop import may_run, parcels_of
+from ..beat.loop import QuickJson, may_run, parcels_of
 from ..core.errors import AccessRefused, BrokerUnreachable, ConnectionLost, NotConfirmed, NotLeading
 from ..core.message import Parcel
 from ..version import VERSION
@@ -95,7 +95,8 @@ def beat(
     say("\n".join(next_lines(schedule.jobs, seeds)))
     keep_for_good()
     runner: Runner[Parcel] = Runner(
-        schedule.jobs, store, parcels_of, SystemClock(), schedule.job_of, AWAY, may_run, seeds
+        schedule.jobs, store, parcels_of, SystemClock(), schedule.job_of, AWAY, may_run, seeds,
+        text=QuickJson(),
     )  # fmt: skip
     with contextlib.ExitStack() as held:
         if pidfile is not None:

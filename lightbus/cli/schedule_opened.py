@@ -15,7 +15,7 @@ from lightbus_scheduler import Job, Plan, Progress, Runner
 from lightbus_scheduler.plain import progress_from
 
 from ..beat import SystemClock
-from ..beat.loop import parcels_of
+from ..beat.loop import QuickJson, parcels_of
 from ..core.errors import LightbusError
 from ..core.message import Parcel
 from ..ports import ScheduleStore
@@ -65,7 +65,14 @@ class Opened:
             self.store.post(command)
         waiting = {str(command["request"]) for command in commands}
         runner: Runner[Parcel] = Runner(
-            self.code.jobs, self.store, parcels_of, SystemClock(), self.code.job_of, AWAY, seeds=self.seeds
+            self.code.jobs,
+            self.store,
+            parcels_of,
+            SystemClock(),
+            self.code.job_of,
+            AWAY,
+            seeds=self.seeds,
+            text=QuickJson(),
         )
         deadline = time.monotonic() + _WAIT_SECONDS
         while waiting:

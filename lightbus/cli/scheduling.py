@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from ..compat.app import TaskApp
 
 _OF_CELERY = "beat_schedule"  #: source of the entries that Celery's beat reads too
-_TASK_KEYS = frozenset({"task", "args", "kwargs", "options"})
+_TASK_ARGUMENTS = frozenset({"args", "kwargs", "options"})
+_TASK_KEYS = _TASK_ARGUMENTS | {"task"}
 _EVENT_KEYS = frozenset({"event", "fields"})
 _CALL_KEYS = frozenset({"call", "arguments", "timeout_seconds"})
 _KNOWN = ENTRY_KEYS | _TASK_KEYS | _EVENT_KEYS | _CALL_KEYS
@@ -99,7 +101,7 @@ class AppSchedule:
             return dict(self.app.task_app.settings.broker_transport_options)
         return {}
 
-    @property
+    @cached_property
     def task_app(self) -> TaskApp:
         """The app that sends tasks: Lightbus's own, with Celery's settings where there is a Celery app."""
         if self.app.task_app is None:
@@ -141,24 +143,23 @@ class AppSchedule:
         return Job(entry, target, "stored", definition)
 
     def _target(self, plain: Plain) -> Target:
-        told = [what for what in _WHAT if plain.get(what) is not None]
+        told = [what for what in plain if what in _WHAT and plain[what] is not None]
         if len(told) != 1:
             raise ScheduleError("what to fire", " and ".join(told) or "nothing", f"one of {', '.join(_WHAT)}")
         if told == ["call"]:
             return self._call(plain)
         if told == ["task"]:
-            from ..compat.beat import task_target
-
+            if plain.keys().isdisjoint(_TASK_ARGUMENTS):
+                return self._bare_task(_text(plain, "task"))
             args, kwargs, options = plain.get("args") or [], plain.get("kwargs") or {}, plain.get("options") or {}
-            if not isinstance(args, list) or not isinstance(kwargs, Mapping) or not isinstance(options, Mapping):
-                raise ScheduleError("arguments", repr((args, kwargs, options)), "args is a list, the others are tables")
-            try:
-                return task_target(
-                    self.task_app, str(plain["task"]), args, kwargs, options, celery_app=self._celery_app
-                )  # fmt: skip
-            except TypeError as error:
-                raise ScheduleError("arguments", str(error), f"those of task {plain['task']!r}") from error
-        kinds, name = self.app.events(), str(plain["event"])
+            for key, value, kind, allowed in (
+                ("args", args, list, "a list"), ("kwargs", kwargs, Mapping, "a table"),
+                ("options", options, Mapping, "a table"),
+            ):  # fmt: skip
+                if not isinstance(value, kind):
+                    raise ScheduleError(key, repr(value), allowed)
+            return self._task(_text(plain, "task"), args, kwargs, options)
+        kinds, name = self.app.events(), _text(plain, "event")
         if name not in kinds:
             near = difflib.get_close_matches(name, kinds, n=1)
             raise ScheduleError("event", name, f"did you mean {near[0]!r}?" if near else ", ".join(sorted(kinds)))
@@ -169,8 +170,25 @@ class AppSchedule:
             raise ScheduleError(f"fields of {name}", str(plain.get("fields")), str(error)) from error
         return EventTarget(bus, event)
 
+    def _task(self, task: str, args: list[Any], kwargs: Plain, options: Plain) -> Target:
+        try:
+            return self._make_task(self.task_app, task, args, kwargs, options, celery_app=self._celery_app)
+        except TypeError as error:
+            raise ScheduleError("arguments", str(error), f"those of task {task!r}") from error
+
+    @cached_property
+    def _make_task(self) -> Callable[..., Target]:
+        from ..compat.beat import task_target  # at each of 100,000 entries it would cost a second
+
+        return task_target
+
+    @cached_property
+    def _bare_task(self) -> Callable[[str], Target]:
+        """A task without arguments: one target for all entries that fire it."""
+        return functools.lru_cache(maxsize=4096)(lambda task: self._task(task, [], {}, {}))
+
     def _call(self, plain: Plain) -> Target:
-        calls, name = self.app.calls(), str(plain["call"])
+        calls, name = self.app.calls(), _text(plain, "call")
         if name not in calls:
             near = difflib.get_close_matches(name, calls, n=1)
             raise ScheduleError("call", name, f"did you mean {near[0]!r}?" if near else ", ".join(sorted(calls)))
@@ -234,3 +252,10 @@ class AppSchedule:
                 hint = f", did you mean {near[0]!r}?" if near else ""
                 logger.warning("entry %r: this app has no task %r%s It is sent all the same", job.entry.id, task,
                                hint or ".")  # fmt: skip
+
+
+def _text(plain: Plain, key: str) -> str:
+    value = plain[key]
+    if not isinstance(value, str):
+        raise ScheduleError(key, repr(value), "a text")
+    return value

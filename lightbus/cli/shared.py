@@ -119,6 +119,10 @@ def value_of(text: str) -> object:
     return value
 
 
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is a number that JSON does not have")
+
+
 def object_of(text: str, option: str) -> dict[str, object]:
     """The JSON object that `option` gives.
 
@@ -126,7 +130,7 @@ def object_of(text: str, option: str) -> dict[str, object]:
         click.UsageError: it is none.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_constant)
     except ValueError as error:
         raise click.UsageError(f"{option} is no JSON: {error}; got {text!r}") from error
     if not isinstance(value, dict):

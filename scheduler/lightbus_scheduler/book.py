@@ -6,7 +6,6 @@ with what they fire would take several times the room.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
@@ -14,7 +13,7 @@ from .entries import Entry, Progress
 from .errors import ScheduleError
 from .plain import Plain, plain_progress
 from .plan import Plan
-from .ports import Job
+from .ports import DefinitionText, Job
 
 _READ = 4096  #: jobs that are not read again when they come due again soon
 
@@ -25,17 +24,18 @@ class Book:
     Args:
         jobs: those that code and files define.
         job_of: the job that a kept definition tells; raises ValueError when it cannot.
+        text: how a definition is written, and read again.
     """
 
-    def __init__(self, jobs: Iterable[Job], job_of: Callable[[Plain], Job]) -> None:
+    def __init__(self, jobs: Iterable[Job], job_of: Callable[[Plain], Job], text: DefinitionText) -> None:
         self.of_code = {job.entry.id: job for job in jobs}
-
+        self._text = text
         self._job_of = job_of
         self._overlapping: set[str] = set()
 
         @lru_cache(maxsize=_READ)
         def read(text: bytes) -> Job:
-            return job_of(json.loads(text))
+            return job_of(self._text.decode(text))
 
         self._read = read
         self.plan = Plan(lambda text: read(text).entry)
@@ -53,7 +53,7 @@ class Book:
     def record(self, entry_id: str) -> Plain:
         """What is to be kept of an entry: its progress, and its definition if no code holds it."""
         given, progress = self.plan.given(entry_id), plain_progress(self.plan.progress(entry_id))
-        return {**progress, "definition": json.loads(given)} if isinstance(given, bytes) else progress
+        return {**progress, "definition": self._text.decode(given)} if isinstance(given, bytes) else progress
 
     def put(self, entry_id: str, definition: Plain | None, progress: Progress) -> Progress:
         """Add or replace an entry.
@@ -73,7 +73,7 @@ class Book:
         if definition is None:
             given = self.of_code[entry_id].entry
         else:
-            given = json.dumps(definition, separators=(",", ":"), ensure_ascii=False).encode()
+            given = self._text.encode(definition)
         if self.plan.holds(entry_id, given, progress):
             return progress
         if not isinstance(given, bytes):

@@ -15,6 +15,9 @@ MisfireRule = Literal["skip", "once", "all"]
 Overlap = Literal["allow", "skip", "queue-one", "cancel"]
 Outcome = Literal["fired", "caught up", "skipped", "queued"]
 
+_MISFIRE_RULES: tuple[str, ...] = get_args(MisfireRule)
+_OVERLAPS: tuple[str, ...] = get_args(Overlap)
+
 #: Of message ids. It must never change: an id that differs between versions would hide a repeat.
 _NAMESPACE = uuid.UUID("6f2c3c0e-7c3c-5d5f-9f0e-3b9d5a1c7e42")
 
@@ -36,8 +39,8 @@ class Misfire:
     grace_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.rule not in get_args(MisfireRule):
-            raise ScheduleError("misfire", str(self.rule), ", ".join(get_args(MisfireRule)))
+        if self.rule not in _MISFIRE_RULES:
+            raise ScheduleError("misfire", str(self.rule), ", ".join(_MISFIRE_RULES))
         if self.limit < 1:
             raise ScheduleError("misfire limit", str(self.limit), "1 or more")
         if self.grace_seconds < 0:
@@ -77,8 +80,8 @@ class Entry:
     def __post_init__(self) -> None:
         if not self.id or len(self.id) > 200 or not self.id.isprintable():
             raise ScheduleError("id of an entry", self.id, "1 to 200 printable characters")
-        if self.overlap not in get_args(Overlap):
-            raise ScheduleError("overlap", str(self.overlap), ", ".join(get_args(Overlap)))
+        if self.overlap not in _OVERLAPS:
+            raise ScheduleError("overlap", str(self.overlap), ", ".join(_OVERLAPS))
         if self.overlap_limit_seconds <= 0:
             raise ScheduleError("overlap limit", f"{self.overlap_limit_seconds:g} s", "more than 0 s")
         if self.jitter_seconds < 0:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import calendar
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from . import celery_fields, debian
@@ -40,9 +40,13 @@ class Expression:
     remarks: tuple[str, ...] = ()  #: what a reader may not expect, for a person who imports the entry
 
     def __eq__(self, other: object) -> bool:
-        return self._meaning() == other._meaning() if isinstance(other, Expression) else NotImplemented
+        return self is other or self._meaning() == other._meaning() if isinstance(other, Expression) else NotImplemented
 
     def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # schedules are looked up by their expression, for every entry of a start
         return hash(self._meaning())
 
     def _meaning(self) -> tuple[object, ...]:

@@ -30,6 +30,8 @@ def utc(moment: datetime, what: str = "the moment") -> datetime:
     Raises:
         ScheduleError: it is naive, so nobody can say which instant is meant.
     """
+    if moment.tzinfo is timezone.utc:
+        return moment
     if moment.tzinfo is None or moment.utcoffset() is None:
         raise ScheduleError(what, moment.isoformat(), "one with a time zone, like 2026-01-31T03:00:00+00:00")
     return moment.astimezone(timezone.utc)

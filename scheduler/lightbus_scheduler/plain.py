@@ -11,11 +11,11 @@ with, of an entry, `id`, `misfire`, `overlap`, `overlap_limit_seconds`, `jitter_
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import datetime, timedelta
 from functools import lru_cache
-from sys import intern
 from typing import Any
 
 from .cron import Cron
@@ -33,13 +33,12 @@ _KINDS = {
     "at": frozenset({"at"}),
     "solar": frozenset({"solar", "latitude", "longitude"}),
 }
-_POLICIES = frozenset({"id", "misfire", "overlap", "overlap_limit_seconds", "jitter_seconds", "start", "end", "count"})
+_POLICIES = frozenset({"misfire", "overlap", "overlap_limit_seconds", "jitter_seconds", "start", "end", "count"})
+_TOLD_OF_CRON = ("tz", "dialect", "fold", "gap")
 _MISFIRE = frozenset(field.name for field in fields(Misfire))
-_MOMENTS = ("decided", "anchor", "last_slot", "last_at", "queued")
-_PROGRESS = frozenset(field.name for field in fields(Progress))
 
 #: Keys that describe an entry; whatever else stands beside them says what is fired.
-ENTRY_KEYS = frozenset().union(_POLICIES, *_KINDS.values())
+ENTRY_KEYS = frozenset({"id"}).union(_POLICIES, *_KINDS.values())
 
 
 def schedule_from(plain: Plain, default_tz: str = "UTC") -> Schedule:
@@ -48,22 +47,27 @@ def schedule_from(plain: Plain, default_tz: str = "UTC") -> Schedule:
     Raises:
         ScheduleError: none or two kinds are told, or a value cannot be used.
     """
-    kinds = [kind for kind in _KINDS if plain.get(kind) is not None]
+    kinds = [kind for kind in plain if kind in _KINDS and plain[kind] is not None]
     if len(kinds) != 1:
         raise ScheduleError("schedule", ", ".join(kinds) or "nothing", f"exactly one of {', '.join(_KINDS)}")
     match kinds[0]:
         case "cron":
-            expression = parse(_text(plain, "cron"), plain.get("dialect") or "cron")
-            zone = _text(plain, "tz") if plain.get("tz") else default_tz
-            return Cron(expression, zone, fold=plain.get("fold") or "once", gap=plain.get("gap") or "shift")
+            given = {key: _text(plain, key) for key in _TOLD_OF_CRON if plain.get(key)}
+            return _cron(_text(plain, "cron"), **{"tz": default_tz, **given})
         case "every_seconds":
-            seconds = plain["every_seconds"]
-            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-                raise ScheduleError("every_seconds", repr(seconds), "a number of seconds")
-            return Every(timedelta(seconds=seconds), _moment(plain, "anchor"))
+            seconds = _number(plain, "every_seconds")
+            try:
+                return Every(timedelta(seconds=seconds), _moment(plain, "anchor"))
+            except OverflowError:
+                raise ScheduleError("every_seconds", repr(seconds), "at most 999999999 days") from None
         case "solar":
             return Solar(_text(plain, "solar"), plain.get("latitude", None), plain.get("longitude", None))
     return Once(_required_moment(plain, "at"))
+
+
+@lru_cache(maxsize=8192)  # one object for all entries that fire at the same times: it is found again at once, too
+def _cron(text: str, tz: str, dialect: str = "cron", fold: str = "once", gap: str = "shift") -> Cron:
+    return Cron(parse(text, dialect), tz, fold=fold, gap=gap)  # type: ignore[arg-type]  # they are checked there
 
 
 def plain_schedule(schedule: Schedule) -> dict[str, Any]:
@@ -93,26 +97,49 @@ def entry_from(plain: Plain, default_tz: str = "UTC") -> Entry:
     Raises:
         ScheduleError: a value cannot be used.
     """
-    misfire = plain.get("misfire") or {}
-    misfire = {"rule": misfire} if isinstance(misfire, str) else misfire
-    if not isinstance(misfire, Mapping):
-        raise ScheduleError("misfire", repr(misfire), "skip, once, all, or a table of " + ", ".join(sorted(_MISFIRE)))
-    refuse_unknown(misfire, _MISFIRE, "misfire")
-    return Entry(
-        id=_text(plain, "id"),
-        schedule=schedule_from(plain, default_tz),
-        misfire=Misfire(**misfire),
-        overlap=plain.get("overlap") or "allow",
-        overlap_limit_seconds=float(plain.get("overlap_limit_seconds") or 86400.0),
-        jitter_seconds=float(plain.get("jitter_seconds") or 0.0),
-        start=_moment(plain, "start"),
-        end=_moment(plain, "end"),
-        max_count=plain.get("count"),
-    )
+    schedule = schedule_from(plain, default_tz)
+    if _POLICIES.isdisjoint(plain):
+        return Entry(id=_text(plain, "id"), schedule=schedule)
+    return Entry(id=_text(plain, "id"), schedule=schedule, **policies_from(plain))
+
+
+def policies_from(plain: Plain) -> dict[str, Any]:
+    """The arguments of `Entry` that the keys of a mapping tell, beside its id and schedule.
+
+    Raises:
+        ScheduleError: a value cannot be used.
+    """
+    return {
+        "misfire": _misfire_from(plain.get("misfire") or {}),
+        "overlap": _text(plain, "overlap") if plain.get("overlap") else "allow",
+        "overlap_limit_seconds": _number(plain, "overlap_limit_seconds", 86400.0),
+        "jitter_seconds": _number(plain, "jitter_seconds", 0.0),
+        "start": _moment(plain, "start"),
+        "end": _moment(plain, "end"),
+        "max_count": None if plain.get("count") is None else _whole(plain, "count"),
+    }
+
+
+def _misfire_from(given: Any) -> Misfire:
+    told = {"rule": given} if isinstance(given, str) else given
+    if not isinstance(told, Mapping):
+        raise ScheduleError("misfire", repr(given), "skip, once, all, or a table of " + ", ".join(sorted(_MISFIRE)))
+    refuse_unknown(told, _MISFIRE, "misfire")
+    values: dict[str, Any] = {}
+    for key, value in told.items():
+        if key == "rule":
+            values[key] = _text(told, key)
+        elif key == "limit":
+            values[key] = _whole(told, key)
+        elif value is not None:
+            values[key] = _number(told, key)
+    return Misfire(**values)
 
 
 def refuse_unknown(plain: Plain, known: frozenset[str], what: str) -> None:
     """Raises ScheduleError: a key is not known."""
+    if known >= plain.keys():
+        return
     for key in plain:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -135,25 +162,17 @@ def progress_from(plain: Plain) -> Progress:
     """The progress that a mapping tells; keys of a later version are left alone.
 
     Raises:
-        ScheduleError: a moment is none, or the one that is required is not there.
+        ScheduleError: a value is none of its kind, or the moment that is required is not there.
     """
     values: dict[str, Any] = {}
     for key, value in plain.items():
-        if key in _MOMENTS:
-            values[key] = _moment(plain, key)
-        elif key in _PROGRESS:
-            values[key] = intern(value) if type(value) is str else value
-    values["decided"] = _required_moment(plain, "decided")
-    return _shared(Progress(**values))
+        if (read := _READ_PROGRESS.get(key)) is not None and value is not None:
+            values[key] = read(plain, key)
+    if values.get("decided") is None:
+        raise ScheduleError("decided", "nothing", "a moment in ISO 8601")
+    return Progress(**values)
 
 
-@lru_cache(maxsize=8192)
-def _shared(progress: Progress) -> Progress:
-    """The same object for equal values: at a take-over many thousand entries have never fired."""
-    return progress
-
-
-@lru_cache(maxsize=8192)  # moments of records repeat, and so that they share one object, too
 def moment_from(text: str, what: str = "the moment") -> datetime:
     """A moment in ISO 8601, in UTC.
 
@@ -176,6 +195,22 @@ def _text(plain: Plain, key: str) -> str:
     return value
 
 
+def _number(plain: Plain, key: str, default: float | None = None) -> float:
+    value = plain.get(key)
+    if value is None and default is not None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ScheduleError(key, repr(value), "a number" + (" of seconds" if key.endswith("_seconds") else ""))
+    return value
+
+
+def _whole(plain: Plain, key: str) -> int:
+    value = plain.get(key)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ScheduleError(key, repr(value), "a whole number")
+    return value
+
+
 def _moment(plain: Plain, key: str) -> datetime | None:
     value = plain.get(key)
     match value:
@@ -193,3 +228,24 @@ def _required_moment(plain: Plain, key: str) -> datetime:
     if moment is None:
         raise ScheduleError(key, "nothing", "a moment in ISO 8601")
     return moment
+
+
+def _flag(plain: Plain, key: str) -> bool:
+    value = plain.get(key)
+    if not isinstance(value, bool):
+        raise ScheduleError(key, repr(value), "true or false")
+    return value
+
+
+def _count(plain: Plain, key: str) -> int:
+    if (value := _whole(plain, key)) < 0:
+        raise ScheduleError(key, repr(value), "0 or more")
+    return value
+
+
+_READ_PROGRESS: Mapping[str, Callable[[Plain, str], Any]] = {
+    **dict.fromkeys(("decided", "anchor", "last_slot", "last_at", "queued"), _moment),
+    **dict.fromkeys(("fired", "skipped"), _count),
+    **dict.fromkeys(("last_outcome", "last_reason", "paused"), _text),
+    "over": _flag,
+}

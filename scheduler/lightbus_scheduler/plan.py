@@ -3,7 +3,7 @@
 Pure: the moment comes in, decisions come out. `due` changes nothing; a decision counts when it is passed to `apply`,
 which the caller does once it is recorded. So a decision that could not be recorded is made again, and none is lost.
 
-One entry costs one small object here, since there may be hundreds of thousands.
+One entry costs one small object and some bytes here, since there may be hundreds of thousands.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from .cron import Cron
 from .deciding import IsRunning, advanced, decide, is_finished, may_run, nothing_runs
 from .entries import Decision, Entry, Progress
 from .kinds import Every, Schedule
+from .packed import pack, unpack
 
 ReadEntry = Callable[[bytes], Entry]  #: makes an entry of the text in whose form it is kept
 
@@ -26,14 +27,18 @@ _MOST_EXPRESSIONS = 8192  #: whose next slots are remembered
 class _Row:
     """What stands here of one entry. While it lies on the heap, `due` stays; another row takes its place instead."""
 
-    __slots__ = ("due", "given", "id", "progress", "slot")
+    __slots__ = ("due", "given", "id", "packed", "slot")
 
     def __init__(self, entry_id: str, given: Entry | bytes) -> None:
         self.id = entry_id
         self.given = given  #: as it came; a text is read whenever the entry is needed
-        self.progress: Progress
+        self.packed = b""  #: the progress
         self.due: datetime | None = None  #: None: never, and it is not on the heap
         self.slot: datetime | None = None
+
+    @property
+    def progress(self) -> Progress:
+        return unpack(self.packed)
 
     def __lt__(self, other: _Row) -> bool:
         if self.due == other.due:
@@ -84,12 +89,12 @@ class Plan:
     def holds(self, entry_id: str, given: Entry | bytes, progress: Progress) -> bool:
         """Whether exactly this entry stands here with exactly this progress."""
         row = self._rows.get(entry_id)
-        return row is not None and row.progress == progress and row.given == given
+        return row is not None and row.given == given and row.packed == pack(progress)
 
     def next_slot(self, entry_id: str) -> tuple[datetime, datetime] | None:
         """When the entry is due next, and the slot; None when never, or while it is paused."""
         row = self._rows[entry_id]
-        return None if row.progress.paused is not None or row.due is None or row.slot is None else (row.due, row.slot)
+        return None if row.due is None or row.slot is None or row.progress.paused is not None else (row.due, row.slot)
 
     def put(self, entry: Entry, progress: Progress, text: bytes | None = None) -> Progress:
         """Add an entry, or replace the one of the same id.
@@ -157,7 +162,8 @@ class Plan:
             row = heapq.heappop(self._heap)
             kept.append(row)
             if row.id not in settled:  # its queued slot first, and what came due since by the next call
-                decisions += decide(self.entry(row.id), row.progress, now, watched_since, is_running)
+                progress = row.progress
+                decisions += decide(self._anchored(row.given, progress), progress, now, watched_since, is_running)
             settled.add(row.id)
         for row in kept:
             heapq.heappush(self._heap, row)
@@ -175,13 +181,16 @@ class Plan:
 
     def _set(self, entry_id: str, progress: Progress, entry: Entry) -> None:
         row = self._rows[entry_id]
-        (self._queued.add if progress.queued is not None else self._queued.discard)(entry_id)
+        if progress.queued is not None:
+            self._queued.add(entry_id)
+        elif self._queued:
+            self._queued.discard(entry_id)
         slot = None if is_finished(entry, progress) else self._slots.after(entry.slots, progress.decided)
-        due = None if slot is None else entry.due_at(slot)
+        due = slot if slot is None or not entry.jitter_seconds else entry.due_at(slot)
         if row.due is not None and due != row.due:  # it lies on the heap, in the place of another moment
             row = self._rows[entry_id] = _Row(entry_id, row.given)
         is_new = row.due is None
-        row.progress, row.due, row.slot = progress, due, due if due == slot else slot
+        row.packed, row.due, row.slot = pack(progress), due, due if due == slot else slot
         if is_new and due is not None:
             heapq.heappush(self._heap, row)
 
@@ -205,11 +214,11 @@ class _NextSlots:
     def after(self, schedule: Schedule, moment: datetime) -> datetime | None:
         if not isinstance(schedule, Cron):
             return schedule.next_after(moment)
-        moment = moment.replace(microsecond=0)  # these slots are whole seconds
         if (found := self._found.get(schedule)) is not None:
             since, slot = found
             if since <= moment and (slot is None or moment < slot):
                 return slot
+        moment = moment.replace(microsecond=0)  # these slots are whole seconds
         slot = schedule.next_after(moment)
         if len(self._found) >= _MOST_EXPRESSIONS:
             self._found.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,6 +39,25 @@ class Firing:
     message_id: str
     kind: str = "slot"
     cancels: str = ""
+
+
+class DefinitionText(Protocol):
+    """JSON, in which a leader keeps the definitions of stored entries in memory; equal texts are equal definitions."""
+
+    def encode(self, definition: Plain) -> bytes: ...
+
+    def decode(self, text: bytes) -> Plain: ...
+
+
+class StandardJson:
+    """The standard library's."""
+
+    def encode(self, definition: Plain) -> bytes:
+        return json.dumps(definition, separators=(",", ":")).encode()
+
+    def decode(self, text: bytes) -> Plain:
+        plain: Plain = json.loads(text)
+        return plain
 
 
 class Store(Protocol[T_contra]):

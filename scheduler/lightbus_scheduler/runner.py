@@ -17,7 +17,7 @@ from .book import Book
 from .commands import Commands
 from .entries import Decision, Progress
 from .plain import Plain, progress_from
-from .ports import Clock, Firing, Job, Store
+from .ports import Clock, DefinitionText, Firing, Job, StandardJson, Store
 
 T = TypeVar("T")
 
@@ -29,6 +29,7 @@ ASLEEP_SECONDS = 60.0  #: a step that comes that late: this process stood still,
 FORGET_AFTER = timedelta(days=7)  #: the progress of an entry that is defined no more
 BATCH = 500
 KEEP_UP_SECONDS = 0.2  #: of reading, between two looks whether this process still leads
+_LOOK_AFTER = 50  #: entries read: looking at the clock for each is a part of the work that shows
 
 logger = logging.getLogger("lightbus.beat")
 
@@ -46,6 +47,7 @@ class Runner(Generic[T]):
             not. Asked for entries with an overlap rule, until `note_ends` tells.
         seeds: for entries without a record: what another scheduler has done of them.
         on_firing: told of each firing that was sent, with its lateness in seconds.
+        text: reads and writes the definitions of stored entries; a quick one halves the time of a take-over.
     """
 
     jobs: Iterable[Job]
@@ -57,9 +59,10 @@ class Runner(Generic[T]):
     may_run: Callable[[Job, str], bool] = lambda job, message_id: True
     seeds: Mapping[str, Progress] = field(default_factory=dict)
     on_firing: Callable[[Firing, float], None] = lambda firing, late: None
+    text: DefinitionText = field(default_factory=StandardJson)
 
     def __post_init__(self) -> None:
-        self._book = Book(self.jobs, self.job_of)
+        self._book = Book(self.jobs, self.job_of, self.text)
         self._plan = self._book.plan
         self._commands = Commands(self._book, self.make)
         self._term = ""
@@ -186,8 +189,9 @@ class Runner(Generic[T]):
         changes: dict[str, Plain | None] = {}
         seen: set[str] = set()
         kept_up = self.clock.monotonic()
-        for entry_id, kept in self._read_all():
-            if len(changes) >= BATCH or self.clock.monotonic() > kept_up + KEEP_UP_SECONDS:
+        for number, (entry_id, kept) in enumerate(self._read_all()):
+            looks = not number % _LOOK_AFTER
+            if len(changes) >= BATCH or (looks and self.clock.monotonic() > kept_up + KEEP_UP_SECONDS):
                 if not self._go_on(term, changes):
                     return False
                 kept_up = self.clock.monotonic()
@@ -207,7 +211,7 @@ class Runner(Generic[T]):
                 logger.error("stored entry %r is left out: %s", entry_id, error)
                 continue
             seen.add(entry_id)
-            if kept is None or progress != given:
+            if kept is None or progress is not given:
                 changes[entry_id] = self._book.record(entry_id)
             if progress.decided > now + timedelta(hours=1):
                 ahead.append(entry_id)

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import msgspec
+
 from ...core.errors import BrokerUnreachable, ConnectionLost, NotLeading, ScheduleStateError, Unroutable
 from ...core.message import Parcel
 from ..kombu.wire import properties_of
@@ -171,7 +173,7 @@ def read_record(entry_id: str, text: str | bytes, where: str) -> Mapping[str, An
         ScheduleStateError: it is none.
     """
     try:
-        record = json.loads(text)
+        record = _plain(text)
         if isinstance(record, dict) and isinstance(record.get("decided"), str):
             return record
     except ValueError:
@@ -180,6 +182,14 @@ def read_record(entry_id: str, text: str | bytes, where: str) -> Mapping[str, An
         f"what {where} keeps of the schedule entry {entry_id!r} cannot be read: {text[:60]!r}; restore it, or forget "
         "the whole state with `lightbus beat --new-state`, which takes every slot until then as decided"
     )
+
+
+def _plain(text: str | bytes) -> Any:
+    """Raises ValueError: it is no JSON."""
+    try:
+        return msgspec.json.decode(text)  # six times as quick, and strict
+    except (msgspec.MsgspecError, ValueError):
+        return json.loads(text)  # takes NaN and halves of surrogate pairs, which `json.dumps` has written
 
 
 def _put(c: sqlite3.Connection, parcel: Parcel) -> set[str]:
