@@ -20,6 +20,7 @@ import pytest
 from celery import Celery, states
 from celery.app.task import Context
 from celery.backends.filesystem import FilesystemBackend
+from kombu.utils.encoding import ensure_bytes
 
 from lightbus import ConfigError
 from lightbus.compat import GroupResult, RemoteTaskError, Settings, TaskApp
@@ -53,7 +54,7 @@ class ShoutingFiles(FilesystemBackend):
         super().__init__(app=app, url=app.conf["result_shouting_folder"], **options)
 
     def encode(self, data: Any) -> Any:
-        return b"!" + super().encode(data).encode()
+        return b"!" + ensure_bytes(super().encode(data))
 
     def decode(self, payload: Any) -> Any:
         return super().decode(payload.removeprefix(b"!"))
@@ -87,7 +88,9 @@ class Sides:
     def __init__(self, settings: dict[str, Any]) -> None:
         settings = dict(settings)
         name = settings.pop("celery", settings["result_backend"])
-        common = {"result_extended": True, "result_serializer": "json", "accept_content": ["json"]}
+        common = {"result_extended": True}
+        self.serializer = str(settings.setdefault("result_serializer", "json"))
+        settings.setdefault("accept_content", ["json"])
         self.celery = Celery("reader", broker="memory://", set_as_current=False)
         self.celery.conf.update({**settings, **common, "result_backend": name})
         self.app = TaskApp(Settings.from_mapping({**settings, **common}))

@@ -1,6 +1,7 @@
 """Records what Celery 5.4 writes into its database tables; run by hand, with that version and SQLAlchemy installed.
 
 python tests/golden/record_celery54_rows.py > tests/golden/celery54/rows.json
+python tests/golden/record_celery54_rows.py yaml > tests/golden/celery54/rows_yaml.json  # and msgpack, pickle
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import base64
 import json
 import os
 import sqlite3
+import sys
 import tempfile
 from typing import Any
 
@@ -17,12 +19,14 @@ from celery import Celery
 from celery.app.task import Context
 
 
-def main() -> None:
+def main(serializer: str) -> None:
     assert celery.VERSION[:2] == (5, 4), celery.__version__
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         app = Celery("recorded", broker="memory://", backend="db+sqlite:///r.sqlite")  # rows name the URL
         app.conf.result_extended = True
+        app.conf.result_serializer = serializer
+        app.conf.accept_content = [serializer]
         request = Context(
             task="t", args=[1, "é"], kwargs={"a": None}, hostname="w@h", retries=2, delivery_info={"routing_key": "q"}
         )
@@ -59,4 +63,4 @@ def _rows(connection: sqlite3.Connection, table: str) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1] if len(sys.argv) > 1 else "json")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from ... import open_result_backend
 from ...core.errors import ConfigError
-from ..serializers import JSON
 
 if TYPE_CHECKING:
     from ...ports import ResultBackend
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["open_backend"]
 
 _REDIS = ("redis", "rediss", "redis+socket", "sentinel")
-_OF_BYTES = ("file", "memory", "cache+memory")  #: those that keep a document as it is written
 #: Celery's setting to the option of the Redis driver.
 _REDIS_OPTIONS = {
     "redis_host": "host",
@@ -52,11 +50,6 @@ def open_backend(settings: Settings) -> ResultBackend:
             url = named if found else f"{named}://"
             return open_result_backend(url, options=redis_options(settings.result_settings))
         kind = scheme.partition("+")[0] if found else named
-        if settings.result_serializer != JSON and not kind.startswith(_OF_BYTES):
-            raise ConfigError(
-                f"result_serializer = {settings.result_serializer!r} is honoured in Redis, files, memory and with "
-                f"rpc://; in {_kind(named)} results are JSON: set it to 'json', or choose another result_backend"
-            )
         opened = _own(kind, named, settings)
         if opened is not None:
             return opened
@@ -95,7 +88,7 @@ def _own(kind: str, named: str, settings: Settings) -> ResultBackend | None:
     if kind == "django-db":
         from .django_tables import open_django_tables
 
-        return open_django_tables()
+        return open_django_tables(settings)
     if kind == "django-cache":
         from .django_cache import open_django_cache
 

@@ -1,6 +1,6 @@
 """Results through a backend class of Celery's, while Celery is installed: MongoDB, Elasticsearch, a class of one's own.
 
-The class stores and reads as it does in Celery, with an app of its own that nobody else sees and JSON as serializer.
+The class stores and reads as it does in Celery, with an app of its own that nobody else sees.
 Exceptions are not rebuilt by it but by compat's own rules.
 """
 
@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from ... import open_result_backend
 from ...core.errors import BrokerUnreachable, ConfigError, NotConfirmed, TransportError
 from ...ports import ResultBackend, Tally
-from .. import json, states
+from .. import states
 from ..results import ResultDocument, decode_result, encode_result, exception_triple
+from ..serializers import Codec
 from ..settings import Settings
 from .polling import poll
 
@@ -37,8 +38,8 @@ def open_celery_backend(settings: Settings) -> ResultBackend:
     app.conf.update(
         dict(settings.result_settings),
         result_backend=settings.result_backend,
-        result_serializer="json",
-        result_accept_content=["json"],
+        result_serializer=settings.result_serializer,
+        result_accept_content=list(settings.result_codec.accept),
         result_expires=settings.result_expires_seconds,
         result_extended=settings.result_extended,
         timezone=settings.timezone,
@@ -57,8 +58,9 @@ def open_celery_backend(settings: Settings) -> ResultBackend:
         Backend.on_chord_part_return, KeyValueStoreBackend.on_chord_part_return
     )  # fmt: skip
     if own_count or _refuses_chords(backend):
-        return UncountedResults(app)
-    return TallyingResults(app) if getattr(cls, "implements_incr", False) else CeleryResults(app)
+        return UncountedResults(app, settings.result_codec)
+    kind = TallyingResults if getattr(cls, "implements_incr", False) else CeleryResults
+    return kind(app, settings.result_codec)
 
 
 class CeleryResults:
@@ -66,13 +68,15 @@ class CeleryResults:
 
     Args:
         app: a Celery app whose backend it is.
+        codec: by which documents come and go; the class has its own, from the same settings.
     """
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, codec: Codec) -> None:
         self._app = app
+        self._codec = codec
 
     def store(self, task_id: str, document: bytes, *, expires_seconds: float | None) -> None:
-        found = decode_result(document)
+        found = decode_result(document, self._codec)
         self._carry_out(
             lambda backend: backend.store_result(
                 task_id, found.result, found.status, traceback=found.traceback, request=self._request(found)
@@ -83,7 +87,7 @@ class CeleryResults:
         meta = self._carry_out(lambda backend: backend.get_task_meta(task_id, cache=False))
         if meta["status"] == states.PENDING and meta.get("result") is None:
             return None
-        return encode_result(_document(task_id, meta))
+        return encode_result(_document(task_id, meta), codec=self._codec)
 
     def wait(self, task_id: str, *, timeout_seconds: float) -> bytes | None:
         return poll(lambda: self.fetch(task_id), timeout_seconds)
@@ -97,7 +101,7 @@ class CeleryResults:
 
     def fetch_group(self, group_id: str) -> bytes | None:
         meta = self._carry_out(lambda backend: backend.get_group_meta(group_id, cache=False))
-        return None if not meta else json.dumps({"result": meta["result"].as_tuple()}).encode()
+        return None if not meta else self._codec.dumps({"result": meta["result"].as_tuple()})
 
     def forget_group(self, group_id: str) -> None:
         if self.fetch_group(group_id) is not None:
@@ -112,7 +116,7 @@ class CeleryResults:
     def _group(self, document: bytes) -> Any:
         from celery.result import result_from_tuple
 
-        found: Any = json.loads(document)
+        found: Any = self._codec.loads(document)
         return result_from_tuple(found["result"], self._app)
 
     def _request(self, document: ResultDocument) -> Any:
@@ -187,7 +191,7 @@ class CountingLikeRedis(CeleryResults):
     def __init__(self, app: Any, url: str, settings: Settings) -> None:
         from . import redis_options
 
-        super().__init__(app)
+        super().__init__(app, settings.result_codec)
         scheme = url.partition("://")[0]
         url = url if scheme in ("redis", "rediss", "sentinel") else f"redis+{url}" if scheme == "socket" else "redis://"
         counter: Any = open_result_backend(url, options=redis_options(settings.result_settings))

@@ -2,7 +2,7 @@
 
 `celery_taskmeta` has a row for each task, `celery_tasksetmeta` one for each saved group. Tables that stand are used as
 they are, with the columns that they have; missing ones are made as Celery 5.7 makes them, which older ones can use.
-The `result` cell is a pickle for readers before Celery 5.7, and JSON when `oldest_celery` says that there are none.
+What is in the cells is `cells`'.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from datetime import datetime, timedelta, timezone
 from importlib import import_module
 from typing import Any, TypeVar
 
-from ...core.errors import BrokerUnreachable, ConfigError, DecodeError, NotConfirmed
-from .. import json, states
-from ..results import ResultDocument, decode_result, encode_result, uncompressed
+from ...core.errors import BrokerUnreachable, ConfigError, NotConfirmed
+from .. import states
+from ..results import ResultDocument, decode_result, encode_result
 from ..settings import Settings
-from . import pickles
+from .cells import Cells
 from .polling import poll
 
 try:
@@ -29,7 +29,8 @@ except ModuleNotFoundError as error:
 
 T = TypeVar("T")
 
-_JSON_ROWS_SINCE = (5, 7)
+#: Since then the `result` cells are written by the result serializer.
+_SERIALIZED_SINCE = (5, 7)
 #: Tries to make tables or a row that another process makes at the same moment.
 _TRIES = 5
 _EXTENDED = ("name", "args", "kwargs", "worker", "retries", "queue")
@@ -47,7 +48,7 @@ def open_database(named: str, settings: Settings) -> DatabaseResults:
         raise ConfigError(f"result_backend = {named!r} needs the setting database_url, or a URL such as db+sqlite:///f")
     return DatabaseResults(
         url,
-        json_rows=settings.oldest_celery >= _JSON_ROWS_SINCE,
+        cells=Cells(settings.result_codec, pickled=settings.oldest_celery < _SERIALIZED_SINCE),
         engine_options=_mapping(others, "database_engine_options", {"pool_pre_ping": True, "pool_recycle": 3600}),
         names=_mapping(others, "database_table_names", {}),
         schemas=_mapping(others, "database_table_schemas", {}),
@@ -60,7 +61,7 @@ class DatabaseResults:
 
     Args:
         url: SQLAlchemy's.
-        json_rows: write the `result` cells as Celery 5.7 does, not as those before.
+        cells: how they are written and read.
         engine_options: for `sqlalchemy.create_engine`.
         names, schemas: of the tables, under `task` and `group`.
         engine_callback: gets the engine before it is used.
@@ -70,7 +71,7 @@ class DatabaseResults:
         self,
         url: str,
         *,
-        json_rows: bool,
+        cells: Cells,
         engine_options: Mapping[str, Any],
         names: Mapping[str, str],
         schemas: Mapping[str, str],
@@ -83,19 +84,20 @@ class DatabaseResults:
         except (sa_errors.ArgumentError, ImportError) as error:  # not a URL, or its driver is missing
             raise ConfigError(f"no results in that database: {_without_url(error, url)}") from None
         self._where = self._engine.url.render_as_string(hide_password=True)
-        self._json_rows = json_rows
+        self._cells = cells
+        self._codec = cells.codec
         self._tasks, self._groups = _tables(names, schemas)
         self._columns: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._pid = 0
 
     def store(self, task_id: str, document: bytes, *, expires_seconds: float | None) -> None:
-        found = decode_result(document)
+        found = decode_result(document, self._codec)
         self._carry_out(lambda: self._write_task(task_id, self._task_row(found)))
 
     def fetch(self, task_id: str) -> bytes | None:
         row = self._carry_out(lambda: self._task(task_id))
-        return None if row is None else encode_result(_document(row))
+        return None if row is None else encode_result(_document(row, self._cells), codec=self._codec)
 
     def wait(self, task_id: str, *, timeout_seconds: float) -> bytes | None:
         return poll(lambda: self.fetch(task_id), timeout_seconds)
@@ -104,9 +106,8 @@ class DatabaseResults:
         self._carry_out(lambda: self._execute(sa.delete(self._tasks).where(self._tasks.c.task_id == task_id)))
 
     def store_group(self, group_id: str, document: bytes, *, expires_seconds: float | None) -> None:
-        result: Any = json.loads(document)
-        cell = _json(result["result"]) if self._json_rows else pickles.dumps_group(result["result"])
-        row = {"taskset_id": group_id, "result": cell, "date_done": _utc_now()}
+        result: Any = self._codec.loads(document)
+        row = {"taskset_id": group_id, "result": self._cells.of_group(result["result"]), "date_done": _utc_now()}
 
         def write() -> None:
             self._execute(sa.delete(self._groups).where(self._groups.c.taskset_id == group_id))
@@ -117,7 +118,7 @@ class DatabaseResults:
     def fetch_group(self, group_id: str) -> bytes | None:
         query = sa.select(self._groups.c.result).where(self._groups.c.taskset_id == group_id)
         row = self._carry_out(lambda: self._first(query))
-        return None if row is None else _json({"result": _value(row.result)})
+        return None if row is None else self._codec.dumps({"result": self._cells.value(row.result)})
 
     def forget_group(self, group_id: str) -> None:
         self._carry_out(lambda: self._execute(sa.delete(self._groups).where(self._groups.c.taskset_id == group_id)))
@@ -138,21 +139,21 @@ class DatabaseResults:
 
     def _task_row(self, document: ResultDocument) -> dict[str, Any]:
         """The cells of a task's row, as far as its table has them."""
-        result = document.result
+        write = self._cells.of
         cells: dict[str, Any] = {
             "status": document.status,
-            "result": _json(result) if self._json_rows else None if result is None else pickles.dumps(result),
+            "result": self._cells.of_result(document.result),
             "date_done": _moment(document.date_done),
             "traceback": None if document.traceback is None else document.traceback.replace("\x00", ""),  # PostgreSQL
-            "children": _json(document.children) if document.children else None,
+            "children": write(document.children) if document.children else None,
             **{name: document.extended.get(name) for name in _EXTENDED},
         }
         for name in ("args", "kwargs"):
             if cells[name] is not None:
-                cells[name] = _json(cells[name])
+                cells[name] = write(cells[name])
         if stamped := document.extended.get("stamped_headers"):
             stamps = {name: document.extended.get(name) for name in stamped}
-            cells["stamps"] = _json({"stamped_headers": stamped, "stamps": stamps})
+            cells["stamps"] = write({"stamped_headers": stamped, "stamps": stamps})
         return cells
 
     def _write_task(self, task_id: str, cells: Mapping[str, Any]) -> None:
@@ -249,43 +250,26 @@ def _tables(names: Mapping[str, str], schemas: Mapping[str, str]) -> tuple[sa.Ta
     return tasks, groups
 
 
-def _document(row: Any) -> ResultDocument:
+def _document(row: Any, written: Cells) -> ResultDocument:
     cells = row._mapping
     extended = {name: cells[name] for name in _EXTENDED if cells.get(name) is not None}
     for name in ("args", "kwargs"):
         if name in extended:
-            extended[name] = _value(extended[name])
-    stamps = _value(cells.get("stamps"))
+            extended[name] = written.value(extended[name])
+    stamps = written.value(cells.get("stamps"))
     if isinstance(stamps, dict) and isinstance(stamps.get("stamps"), dict):
         extended |= {"stamped_headers": stamps.get("stamped_headers"), **stamps["stamps"]}
     done = cells["date_done"]
-    children = _value(cells.get("children"))
+    children = written.value(cells.get("children"))
     return ResultDocument(
         task_id=cells["task_id"],
         status=cells["status"] or states.PENDING,
-        result=_value(cells["result"]),
+        result=written.value(cells["result"]),
         traceback=cells["traceback"],
-        children=children if isinstance(children, list) else (),
+        children=children if isinstance(children, (list, tuple)) else (),
         date_done=done.isoformat() if done is not None and cells["status"] in states.READY_STATES else None,
         extended=extended,
     )
-
-
-def _value(cell: bytes | None) -> Any:
-    """What a cell holds, whichever Celery wrote it."""
-    if cell is None:
-        return None
-    data = bytes(cell)
-    if data.startswith(pickles.MARK):
-        return pickles.loads(data)
-    try:
-        return json.loads(uncompressed(data))
-    except ValueError as error:
-        raise DecodeError(f"a result in the database is neither JSON nor a pickle: it {error}") from error
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value).encode()
 
 
 def _moment(text: str | None) -> datetime | None:

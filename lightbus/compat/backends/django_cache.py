@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 from ...core.errors import BrokerUnreachable, ConfigError
-from .. import json
 from ..results import exception_triple
+from ..serializers import Codec
 from ..settings import Settings
 from .keyvalue import KeyValueResults
 
@@ -29,14 +29,19 @@ def open_django_cache(settings: Settings) -> KeyValueResults:
         caches[name]
     except InvalidCacheBackendError as error:
         raise ConfigError(f"cache_backend = {name!r} is not in Django's CACHES: {error}") from error
-    return KeyValueResults(DjangoCacheStore(name))
+    return KeyValueResults(DjangoCacheStore(name, settings.result_codec))
 
 
 class DjangoCacheStore:
-    """See `keyvalue.Store`. Thread-safe, as Django gives each thread a client of its own."""
+    """See `keyvalue.Store`. Thread-safe, as Django gives each thread a client of its own.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        codec: by which documents come and go; the cache does not see it.
+    """
+
+    def __init__(self, name: str, codec: Codec) -> None:
         self._name = name
+        self._codec = codec
 
     def get(self, key: str) -> bytes | None:
         try:
@@ -47,11 +52,11 @@ class DjangoCacheStore:
             return None
         if isinstance(found.get("result"), BaseException):  # Celery keeps the exception itself
             found = {**found, "result": exception_triple(found["result"])}
-        return json.dumps(found).encode()
+        return self._codec.dumps(found)
 
     def set(self, key: str, value: bytes, expires_seconds: float | None) -> None:
         try:
-            caches[self._name].set(key, json.loads(value), expires_seconds)
+            caches[self._name].set(key, self._codec.loads(value), expires_seconds)
         except Exception as error:  # as above
             raise BrokerUnreachable(f"Django's cache {self._name!r} cannot be written: {error!r}") from error
 

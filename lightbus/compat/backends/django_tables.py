@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 from ...core.errors import BrokerUnreachable, ConfigError, DecodeError, NotConfirmed
 from ...ports import Tally
 from .. import json, states
-from ..results import ResultDocument, decode_result, encode_result, safe_repr
+from ..results import ResultDocument, decode_result, encode_result, exception_triple, safe_repr
+from ..serializers import Codec, accepts, content_type_of
+from ..settings import Settings
 from . import pickles
 from .polling import poll
 
@@ -26,10 +28,8 @@ except ModuleNotFoundError as error:
 
 T = TypeVar("T")
 
-_JSON = ("application/json", "utf-8")
 
-
-def open_django_tables() -> DjangoResults:
+def open_django_tables(settings: Settings) -> DjangoResults:
     """Raises ConfigError: the package or Celery is not installed, or it is not among INSTALLED_APPS."""
     try:
         from django_celery_results import models
@@ -41,7 +41,7 @@ def open_django_tables() -> DjangoResults:
         raise ConfigError(
             f"results in Django's tables: put 'django_celery_results' into INSTALLED_APPS and set Django up: {error}"
         ) from error
-    return DjangoResults(models)
+    return DjangoResults(models, settings.result_codec)
 
 
 class DjangoResults:
@@ -49,28 +49,29 @@ class DjangoResults:
 
     Args:
         models: the module `django_celery_results.models`.
+        codec: by which documents come and go, and what is written.
     """
 
-    def __init__(self, models: Any) -> None:
+    def __init__(self, models: Any, codec: Codec) -> None:
+        self._codec = codec
         self._tasks: Any = models.TaskResult
         self._groups: Any = models.GroupResult
         self._counters: Any = models.ChordCounter
 
     def store(self, task_id: str, document: bytes, *, expires_seconds: float | None) -> None:
-        found = decode_result(document)
-        extended = found.extended
-        content_type, content_encoding = _JSON
+        found = decode_result(document, self._codec)
+        extended, text = found.extended, self._text
         started = {"date_started": Now()} if found.status == states.STARTED else {}
         args, kwargs = extended.get("args"), extended.get("kwargs")
         self._carry_out(
             lambda: self._tasks._default_manager.store_result(
-                content_type, content_encoding, task_id, json.dumps(found.result), found.status,
+                *self._kind, task_id, text(found.result), found.status,
                 traceback=found.traceback,
-                meta=json.dumps({"children": list(found.children)}),
+                meta=text({"children": list(found.children)}),
                 task_name=extended.get("name"),
-                # Its own backend keeps the texts of the message, which are their reprs, as JSON.
-                task_args=None if args is None else json.dumps(safe_repr(tuple(args))),
-                task_kwargs=None if kwargs is None else json.dumps(safe_repr(kwargs)),
+                # Its own backend keeps the texts of the message, which are their reprs.
+                task_args=None if args is None else text(safe_repr(tuple(args))),
+                task_kwargs=None if kwargs is None else text(safe_repr(kwargs)),
                 periodic_task_name=extended.get("periodic_task_name"),
                 worker=extended.get("worker"),
                 **started,
@@ -79,7 +80,7 @@ class DjangoResults:
 
     def fetch(self, task_id: str) -> bytes | None:
         row = self._carry_out(lambda: self._tasks._default_manager.filter(task_id=task_id).first())
-        return None if row is None else encode_result(_document(row))
+        return None if row is None else encode_result(self._document(row), codec=self._codec)
 
     def wait(self, task_id: str, *, timeout_seconds: float) -> bytes | None:
         return poll(lambda: self.fetch(task_id), timeout_seconds)
@@ -88,13 +89,13 @@ class DjangoResults:
         self._carry_out(lambda: self._tasks._default_manager.filter(task_id=task_id).delete())
 
     def store_group(self, group_id: str, document: bytes, *, expires_seconds: float | None) -> None:
-        result: Any = json.loads(document)
-        text = json.dumps(result["result"])
-        self._carry_out(lambda: self._groups._default_manager.store_group_result(*_JSON, group_id, text))
+        result: Any = self._codec.loads(document)
+        text = self._text(result["result"])
+        self._carry_out(lambda: self._groups._default_manager.store_group_result(*self._kind, group_id, text))
 
     def fetch_group(self, group_id: str) -> bytes | None:
         row = self._carry_out(lambda: self._groups._default_manager.filter(group_id=group_id).first())
-        return None if row is None else json.dumps({"result": _value(row, row.result)}).encode()
+        return None if row is None else self._codec.dumps({"result": self._value(row, row.result)})
 
     def forget_group(self, group_id: str) -> None:
         self._carry_out(lambda: self._groups._default_manager.filter(group_id=group_id).delete())
@@ -104,7 +105,7 @@ class DjangoResults:
         self._carry_out(lambda: self._groups._default_manager.delete_expired(older_than_seconds))
 
     def begin_tally(self, group_id: str, size: int, group: bytes, *, expires_seconds: float | None) -> None:
-        result: Any = json.loads(group)
+        result: Any = self._codec.loads(group)
         members = json.dumps(result["result"][1])
         self._carry_out(lambda: self._counters.objects.create(group_id=group_id, sub_tasks=members, count=size))
 
@@ -120,7 +121,7 @@ class DjangoResults:
                 else:
                     counter.delete()
                 whole = {"result": [[group_id, None], json.loads(counter.sub_tasks)]}
-                return Tally(complete=not counter.count, group=json.dumps(whole).encode())
+                return Tally(complete=not counter.count, group=self._codec.dumps(whole))
 
         return self._carry_out(count)
 
@@ -141,41 +142,49 @@ class DjangoResults:
         except db_errors.Error as error:
             raise NotConfirmed(f"Django's tables of results refused a statement: {error}") from error
 
+    @property
+    def _kind(self) -> tuple[str, str]:
+        """The content type and encoding of what is written."""
+        return content_type_of(self._codec.name), self._codec.encoding
 
-def _document(row: Any) -> ResultDocument:
-    meta = _value(row, row.meta)
-    meta = meta if isinstance(meta, dict) else {}
-    done = row.date_done
-    extended = {
-        "name": row.task_name, "args": _shown(row, row.task_args), "kwargs": _shown(row, row.task_kwargs),
-        "worker": row.worker, "periodic_task_name": row.periodic_task_name,
-    }  # fmt: skip
-    return ResultDocument(
-        task_id=row.task_id,
-        status=row.status,
-        result=_value(row, row.result),
-        traceback=row.traceback,
-        children=meta.get("children") or (),
-        date_done=done.isoformat() if done is not None and row.status in states.READY_STATES else None,
-        extended={name: value for name, value in extended.items() if value is not None},
-    )
+    def _text(self, value: object) -> str:
+        """As the columns, which are texts, hold a value."""
+        data = self._codec.dumps(value)
+        return base64.b64encode(data).decode("ascii") if self._codec.encoding == "binary" else data.decode()
 
+    def _value(self, row: Any, text: str | None) -> Any:
+        """What such a text holds, by the serializer that its row names."""
+        if not text:
+            return None
+        try:
+            data = base64.b64decode(text) if row.content_encoding == "binary" else text.encode()
+            if row.content_type == pickles.CONTENT_TYPE:
+                return pickles.loads(data, any_class=accepts(pickles.CONTENT_TYPE, self._codec.accept))
+            return self._codec.loads_as(data, row.content_type, row.content_encoding)
+        except ValueError as error:
+            raise DecodeError(f"a result in Django's tables cannot be read: it {error}") from error
 
-def _value(row: Any, text: str | None) -> Any:
-    if not text:
-        return None
-    data = base64.b64decode(text) if row.content_encoding == "binary" else text.encode()
-    if row.content_type == "application/x-python-serialize":
-        return pickles.loads(data)
-    try:
-        return json.loads(data)
-    except ValueError as error:
-        raise DecodeError(f"the result is {row.content_type!r} and not JSON: it {error}") from error
+    def _document(self, row: Any) -> ResultDocument:
+        meta, result = self._value(row, row.meta), self._value(row, row.result)
+        meta = meta if isinstance(meta, dict) else {}
+        done = row.date_done
+        extended = {
+            "name": row.task_name, "args": self._shown(row, row.task_args), "kwargs": self._shown(row, row.task_kwargs),
+            "worker": row.worker, "periodic_task_name": row.periodic_task_name,
+        }  # fmt: skip
+        return ResultDocument(
+            task_id=row.task_id,
+            status=row.status,
+            result=exception_triple(result) if isinstance(result, BaseException) else result,
+            traceback=row.traceback,
+            children=meta.get("children") or (),
+            date_done=done.isoformat() if done is not None and row.status in states.READY_STATES else None,
+            extended={name: value for name, value in extended.items() if value is not None},
+        )
 
-
-def _shown(row: Any, text: str | None) -> Any:
-    """Arguments; older versions of the package wrote them as plain text."""
-    try:
-        return _value(row, text)
-    except DecodeError:
-        return text
+    def _shown(self, row: Any, text: str | None) -> Any:
+        """Arguments; older versions of the package wrote them as plain text."""
+        try:
+            return self._value(row, text)
+        except DecodeError:
+            return text

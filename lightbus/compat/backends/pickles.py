@@ -1,8 +1,8 @@
-"""Pickled cells of Celery's database tables, read without running what is in them. Pure.
+"""Pickled cells of Celery's database tables, read without running what is in them unless that is let in. Pure.
 
 Celery before 5.7 pickles the `result` column whatever the result serializer is: with JSON results a cell holds a plain
 value, or an exception's dict; of a saved group it holds `GroupResult` and `AsyncResult` objects. Those are read as the
-tuples that Celery 5.7 writes in their place. Any other class is refused.
+tuples that Celery 5.7 writes in their place. Any other class is refused, unless the project accepts pickle.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ...core.errors import DecodeError
 PROTOCOL = 4  # every Python that Celery 5 runs on reads it
 #: How every pickle of protocol 2 and later begins; no JSON in UTF-8 does.
 MARK = b"\x80"
+CONTENT_TYPE = "application/x-python-serialize"
 
 
 def dumps(value: object) -> bytes:
@@ -38,14 +39,18 @@ def dumps_group(result: Sequence[Any]) -> bytes:
     return b"\x80\x02" + _result(result) + b"."
 
 
-def loads(data: bytes) -> Any:
+def loads(data: bytes, *, any_class: bool = False) -> Any:
     """The value in a cell.
 
+    Args:
+        any_class: import and call what the pickle names, which runs whatever its writer likes; `accept_content` with
+            pickle in it asks for that.
+
     Raises:
-        DecodeError: it is no pickle, or holds objects of other classes than the harmless ones.
+        DecodeError: it is no pickle, or holds objects of other classes than the harmless ones without `any_class`.
     """
     try:
-        return _Reader(io.BytesIO(data)).load()
+        return (_AnyReader if any_class else _Reader)(io.BytesIO(data)).load()
     except DecodeError:
         raise
     except Exception as error:  # what a broken pickle raises is not limited to a few classes
@@ -131,5 +136,16 @@ class _Reader(pickle.Unpickler):
         except KeyError:
             raise DecodeError(
                 f"a pickled result holds an object of {module_name}.{global_name}, and unpickling it would run code: "
-                "only plain values are read. Set result_serializer = 'json' where it is written"
+                "only plain values are read. Set result_serializer = 'json' where it is written, or let pickle in by "
+                "accept_content here"
             ) from None
+
+
+class _AnyReader(_Reader):
+    """Celery's own results are tuples all the same, since Celery need not be there."""
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        try:
+            return super().find_class(module_name, global_name)
+        except DecodeError:
+            return pickle.Unpickler.find_class(self, module_name, global_name)
