@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..core.errors import ConfigError, DecodeError, NotConfirmed
 from ..core.message import Route, Wire
-from ..core.topology import Topology, is_reply_queue, reply_queue
+from ..core.topology import Topology, is_own_reply_queue, is_reply_queue, reply_queue
 from ..forks import renewed_after_fork
 from ..ports import ChordCounter, Expiring, GroupKeeper, KeepsSuccess
 from . import states
@@ -259,7 +259,9 @@ class RepliedResults(_NoGroups):
             return
         answer = Wire(
             body=data, content_type=content_type_of(codec.name), content_encoding=codec.encoding,
-            correlation_id=correlation_id or document.task_id, durable=False,
+            correlation_id=correlation_id or document.task_id,
+            # In Redis an empty queue of a Celery caller leaves no trace; what may be forgotten would be dropped there.
+            durable=not is_own_reply_queue(reply_to),
         )  # fmt: skip
         wait_for(self._transport().publish(answer, Route("", reply_to)), self._settings.publish_timeout_seconds)
 

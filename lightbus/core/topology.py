@@ -183,10 +183,13 @@ def rpc_queue(api: str, major: int) -> Queue:
     return Queue(name=f"lightbus.rpc.{api}.v{major}", expires_seconds=RPC_QUEUE_EXPIRES_SECONDS)
 
 
+_OWN_REPLIES = "lightbus.reply."
+
+
 def reply_queue(app: str, token: str) -> Queue:
     """The queue on which one process of `app` receives answers; `token` tells processes apart."""
     return Queue(
-        name=f"lightbus.reply.{app}.{token}", durable=False, exclusive=True, auto_delete=True,
+        name=f"{_OWN_REPLIES}{app}.{token}", durable=False, exclusive=True, auto_delete=True,
         expires_seconds=REPLY_QUEUE_EXPIRES_SECONDS,
     )  # fmt: skip
 
@@ -214,6 +217,11 @@ def is_reply_queue(name: object) -> bool:
     Whoever may write to one queue must not have a worker write for them into the work queue of somebody else.
     """
     return isinstance(name, str) and len(name) <= MAX_NAME_LENGTH and _REPLY_QUEUE.fullmatch(name) is not None
+
+
+def is_own_reply_queue(name: str) -> bool:
+    """Whether `name` is of a queue that `reply_queue` made, so that the broker knows whether it stands."""
+    return name.startswith(_OWN_REPLIES)
 
 
 def dead_letter_queue(name: str = DEAD_LETTER_QUEUE) -> Queue:

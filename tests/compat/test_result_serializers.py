@@ -7,6 +7,7 @@ import json
 import pickle
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -190,7 +191,7 @@ def test_objects_in_pickled_cells_are_made_only_where_pickle_is_let_in(tmp_path:
 
 
 def test_a_cell_of_another_serializer_names_the_setting() -> None:
-    with pytest.raises(DecodeError, match="neither msgpack nor a pickle.*result_serializer"):
+    with pytest.raises(DecodeError, match=r"neither msgpack nor a pickle.*result_serializer"):
         Cells(Codec("msgpack", ("msgpack",)), pickled=False).value(b"\xc1")
 
 
@@ -203,38 +204,36 @@ def test_results_by_rpc_reach_the_other_side_by_each_serializer(
     broker: str, serializer: str, prefix: str, request: pytest.FixtureRequest
 ) -> None:
     url = request.getfixturevalue(broker)
-    theirs = Celery(prefix, broker=url, backend="rpc://", set_as_current=False)
-    theirs.conf.update(
-        accept_content=["json", serializer], result_serializer=serializer, task_default_queue=prefix,
-        broker_connection_retry_on_startup=True,
-    )  # fmt: skip
+    common = {"accept_content": ["json", serializer], "result_serializer": serializer, "task_default_queue": prefix}
+    # A caller is another process in life; in one process with a worker they would share a reply queue.
+    works, calls = (Celery(f"{prefix}-{role}", broker=url, backend="rpc://", set_as_current=False) for role in "wc")
+    for app in (works, calls):
+        app.conf.update(common, broker_connection_retry_on_startup=True)
 
-    @theirs.task(name=f"{prefix}.theirs", shared=False)
+    @works.task(name=f"{prefix}.theirs", shared=False)
     def answer(fails: bool) -> Any:
         return int("x") if fails else RICH[serializer]
 
     transport = open_transport(url)
-    settings = Settings(
-        broker_url=url, result_backend="rpc://", accept_content=("json", serializer), result_serializer=serializer,
-        default_queue=prefix, celery_serves_others=True,
-    )  # fmt: skip
-    ours = TaskApp(settings, transport=transport)
+    settings = Settings.from_mapping({**common, "broker_url": url, "result_backend": "rpc://"})
+    ours = TaskApp(replace(settings, celery_serves_others=True), transport=transport)
     ours.task(name=f"{prefix}.ours")(answer.run)
     worker = Worker(ours)
     try:
-        with start_worker(theirs, pool="solo", perform_ping_check=False, shutdown_timeout=60.0):
-            for fails in (False, True):
-                to_theirs = ours.send_task(f"{prefix}.theirs", (fails,), queue=prefix)
-                to_ours = theirs.send_task(f"{prefix}.ours", (fails,), queue=f"lightbus.{prefix}")
-                worker.work_one()
-                for result in (to_theirs, to_ours):
-                    if fails:
-                        with pytest.raises(ValueError, match="invalid literal"):
-                            result.get(timeout=60)
-                    else:
-                        assert result.get(timeout=60) == RICH[serializer]
+        with start_worker(works, pool="solo", perform_ping_check=False, shutdown_timeout=60.0):
+            to_theirs = [ours.send_task(f"{prefix}.theirs", (fails,), queue=prefix) for fails in (False, True)]
+            assert to_theirs[0].get(timeout=60) == RICH[serializer]
+            with pytest.raises(ValueError, match="invalid literal"):
+                to_theirs[1].get(timeout=60)
+        to_ours = [calls.send_task(f"{prefix}.ours", (fails,), queue=f"lightbus.{prefix}") for fails in (False, True)]
+        for _ in to_ours:
+            worker.work_one()
+        assert to_ours[0].get(timeout=60) == RICH[serializer]
+        with pytest.raises(ValueError, match="invalid literal"):
+            to_ours[1].get(timeout=60)
     finally:
         worker.close()
-        theirs.close()
+        for app in (works, calls):
+            app.close()
         ours.close()
         transport.close()

@@ -210,12 +210,9 @@ def test_what_cannot_be_written_or_read_is_said_by_name(monkeypatch: pytest.Monk
         encode(object(), "yaml")
     with pytest.raises(ValueError, match="cannot be read as msgpack"):
         decode(b"\xc1", "application/x-msgpack")
-    for wrong, word in (
-        ({"result_serializer": "pickle"}, "accept_content"),
-        ({"result_serializer": "pickle", "accept_content": ("pickle",), "result_backend": "db+sqlite://"}, "in db"),
-    ):
-        app = TaskApp(Settings(**{"result_backend": "cache+memory://", **wrong}))
-        with pytest.raises(ConfigError, match=word):
+    for place in ("cache+memory://", "db+sqlite://", "rpc://"):
+        app = TaskApp(Settings(result_backend=place, result_serializer="pickle"))
+        with pytest.raises(ConfigError, match="accept_content"):
             app.results  # noqa: B018 - opening them is what fails
     decoder, encoder = registry._decoders.pop("application/x-yaml"), registry._encoders["yaml"]
     registry.register("yaml", None, None, "application/x-yaml")
