@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import hooks, states
+from . import eager_storing, hooks, states
 from .canvas import Signature, signature
 from .canvas.signature import as_list
 from .eagerresult import EagerResult
 from .errbacks import errbacks_to_send
-from .exceptions import Ignore, Reject, Retry
+from .exceptions import EncodeError, Ignore, Reject, Retry
 from .request import Request, Running, current_request, running
 from .results import format_traceback
 from .signals import observer as signals
@@ -97,29 +97,46 @@ def _run(task: Task, request: Request, began: float, ending: _Ending, *, throw: 
             raise
         if error.sig is None:
             return EagerResult(task_id, error, states.RETRY, format_traceback(error), task.name)
+        eager_storing.store_error(task, request, states.RETRY, error, error.exc)
         hooks.retried(entry, error.exc or error)
         signals.send_retry(task, request, error)
         return error.sig
     except (Ignore, Reject) as error:  # never thrown: they are no failures
         ending.state, ending.value = states.IGNORED if isinstance(error, Ignore) else states.REJECTED, error
         return EagerResult(task_id, error, ending.state, name=task.name)
-    except Exception as error:  # user code
-        ending.value = error
-        hooks.failed(entry, error)
-        signals.send_failure(task, request, error)
-        hooks.returned(entry, states.FAILURE, error)
-        if throw:
-            raise
-        traceback = format_traceback(error)
-        errbacks = errbacks_to_send(task.app, request.errbacks or (), request, error, traceback)
-        _send(task, errbacks, (task_id,), request)
-        return EagerResult(task_id, error, states.FAILURE, traceback, task.name)
+    except Exception as error:  # noqa: BLE001 - user code
+        return _failed(task, request, error, ending, throw=throw)
     _send(task, request.callbacks, (result,), request)
+    try:
+        eager_storing.store_success(task, request, result)
+    except EncodeError as error:
+        return _failed(task, request, error, ending, throw=throw)
     ending.state, ending.value = states.SUCCESS, result
     hooks.succeeded(entry, result)
     signals.send_success(task, request, result, time.monotonic() - began)
     hooks.returned(entry, states.SUCCESS, result)
     return EagerResult(task_id, result, states.SUCCESS, name=task.name)
+
+
+def _failed(task: Task, request: Request, error: Exception, ending: _Ending, *, throw: bool) -> EagerResult:
+    task_id = str(request.id)
+    ending.value = error
+    if throw:
+        _tell_failed(task, request, error)
+        raise error
+    eager_storing.store_error(task, request, states.FAILURE, error, error)
+    _tell_failed(task, request, error)
+    traceback = format_traceback(error)
+    errbacks = errbacks_to_send(task.app, request.errbacks or (), request, error, traceback)
+    _send(task, errbacks, (task_id,), request)
+    return EagerResult(task_id, error, states.FAILURE, traceback, task.name)
+
+
+def _tell_failed(task: Task, request: Request, error: Exception) -> None:
+    entry = Running(task, request)
+    hooks.failed(entry, error)
+    signals.send_failure(task, request, error)
+    hooks.returned(entry, states.FAILURE, error)
 
 
 def _send(task: Task, signatures: Any, args: tuple[Any, ...], request: Request) -> None:

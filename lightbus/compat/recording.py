@@ -108,7 +108,7 @@ class Recorder:
         ignored = not self._stores(run)
         if ignored and run.message.chord is None:
             return
-        document = self._document(run, states.SUCCESS, _storable(result), None)
+        document = self._document(run, states.SUCCESS, storable(result), None)
         if not ignored:
             self._store_surely(run, document)
         self._count(run, document)
@@ -239,7 +239,7 @@ class Recorder:
         return fields
 
 
-def _storable(result: Any) -> Any:
+def storable(result: Any) -> Any:
     """A task may return the result of a task that it has sent: what is kept is which one that is, as in Celery."""
     celerys = sys.modules.get("celery.result")  # an adopted task sends by Celery's own code
     if isinstance(result, (AsyncResult, GroupResult, EagerResult)) or (

@@ -132,6 +132,7 @@ class Settings:
     confirm_later: bool = False
     task_ignore_result: bool = False
     store_errors_even_if_ignored: bool = False
+    store_eager_result: bool = False
     always_eager: bool = False
     eager_propagates: bool = False
     acks_late: bool = False
@@ -405,6 +406,7 @@ _TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
     "task_ignore_result": ("task_ignore_result", _boolean),
     "task_store_errors_even_if_ignored": ("store_errors_even_if_ignored", _boolean),
     "task_always_eager": ("always_eager", _boolean),
+    "task_store_eager_result": ("store_eager_result", _boolean),
     "task_eager_propagates": ("eager_propagates", _boolean),
     "task_acks_late": ("acks_late", _boolean),
     "task_acks_on_failure_or_timeout": ("acks_on_failure", _boolean),

@@ -79,6 +79,7 @@ class Task:
     acks_on_failure: bool | None = None
     ignore_result: bool | None = None
     store_errors_even_if_ignored: bool | None = None
+    store_eager_result: bool | None = None
     track_started: bool | None = None
     serializer: str | None = None
     queue: str | None = None
