@@ -152,7 +152,9 @@ def _burst(command: list[str], entries: int, setting: Setting) -> Figures:
         time.sleep(MINUTE - time.time() % MINUTE)
     with redis.Redis.from_url(setting.redis_url) as server:
         server.flushdb()
-        process = _start(command, PROJECT.format(url=setting.redis_url, entries=entries, burst=True, period=PERIOD), setting)
+        process = _start(
+            command, PROJECT.format(url=setting.redis_url, entries=entries, burst=True, period=PERIOD), setting
+        )
         try:
             time.sleep(MINUTE - time.time() % MINUTE)
             slot, before = time.time() // MINUTE * MINUTE, cpu_seconds(process.pid)
