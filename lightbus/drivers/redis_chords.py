@@ -19,22 +19,36 @@ GROUP_PREFIX = "celery-taskset-meta-"
 CLAIM_SECONDS = 10
 #: For how long a chord that is done is remembered, so that a repeat of one of its tasks does not begin it anew.
 DONE_SECONDS = 300
+#: For how long an end is kept that is told of a chord that is done: see `COUNT`.
+EARLY_SECONDS = 60
 
 T = TypeVar("T")
 
-#: KEYS: .j .t .s .d .c and the shape. ARGV: task id, place, part, expiry in seconds or 0, claim, its seconds, and
-#: whether the ends lie in the order of their places (1) or as they came (0).
+#: KEYS: .j .t .s .d .c and the shape. ARGV: task id, place, part, expiry in seconds or 0, claim, its seconds, whether
+#: the ends lie in the order of their places (1) or as they came (0), and how long an early end is kept.
+#:
+#: A chord that is done is one that is sent again, perhaps: Celery, sending a frozen one anew, says its size, and forgets
+#: by that that it is done, only before the last of its tasks. The first may have ended by then. Dropped as a repeat, as
+#: by Celery's own script, it would be missed for ever; so it is kept for a while, and goes no further when it was one.
 COUNT = """
 local ends, added, size, counted, claimed, shape = unpack(KEYS)
-local task, place, part, expiry, claim, claim_seconds, ordered = unpack(ARGV)
-if redis.call('GET', claimed) == 'done' then return {0} end
+local task, place, part, expiry, claim, claim_seconds, ordered, early = unpack(ARGV)
+local done = redis.call('GET', claimed) == 'done'
+if done and redis.call('SISMEMBER', counted, task .. ':' .. place) == 1 then return {0} end
 if redis.call('SADD', counted, task .. ':' .. place) == 1 then
   if ordered == '1' then redis.call('ZADD', ends, place, part) else redis.call('RPUSH', ends, part) end
 end
-if tonumber(expiry) > 0 then
+if done then
+  redis.call('EXPIRE', ends, early)
+  redis.call('EXPIRE', counted, early)
+  return {0}
+elseif tonumber(expiry) > 0 then
   for _, key in ipairs(KEYS) do
     if key ~= claimed then redis.call('EXPIRE', key, expiry) end
   end
+else
+  redis.call('PERSIST', ends)
+  redis.call('PERSIST', counted)
 end
 local wanted = redis.call('GET', size)
 if not wanted then return {0} end
@@ -101,7 +115,7 @@ class RedisChords:
         arguments = (
             task_id, "+inf" if place is None else place, part,
             0 if expires_seconds is None else max(1, round(expires_seconds)), claim, CLAIM_SECONDS,
-            self._ordered,
+            self._ordered, EARLY_SECONDS,
         )  # fmt: skip
         found = self._carry_out(lambda: self._count(self._keys(group_id), arguments))
         if not found[0]:

@@ -15,8 +15,9 @@ import redis
 
 from lightbus.core.errors import AccessRefused, BrokerUnreachable, ConfigError
 from lightbus.drivers import open_result_backend
+from lightbus.drivers.redis_chords import EARLY_SECONDS
 from lightbus.drivers.redis_results import RedisResults
-from lightbus.ports import ResultBackend
+from lightbus.ports import ChordParts, ResultBackend
 from lightbus.testing.bench import eventually
 from tests.brokers import Redis
 
@@ -78,6 +79,34 @@ def test_the_parts_of_a_chord_that_failed_stay_and_it_is_not_counted_anew(redis_
     assert backend.count_part("g", "t", 0, b"part", expires_seconds=60) is None
     with redis.Redis.from_url(redis_url) as client:
         assert client.zrange("celery-taskset-meta-g.j", 0, -1) == [b"part"]
+    backend.close()
+
+
+@pytest.mark.parametrize("expires_seconds, kept", [(None, [-1, -1]), (1000, [1000, 1000])], ids=["for ever", "a while"])
+def test_a_chord_that_is_sent_again_counts_what_ended_before_its_size_was_told(
+    redis_url: str, expires_seconds: float | None, kept: list[int]
+) -> None:
+    backend = RedisResults(redis_url)
+
+    def count(task: str, part: bytes) -> ChordParts | None:
+        return backend.count_part("g", task, "ab".index(task), part, expires_seconds=expires_seconds)
+
+    backend.begin_chord("g", 2, None, expires_seconds=expires_seconds)
+    count("a", b"1")
+    first = count("b", b"2")
+    assert first is not None
+    backend.end_chord("g", first.claim)
+
+    assert count("a", b"3") is None
+    with redis.Redis.from_url(redis_url) as client:  # it may have been a repeat, which is then soon forgotten
+        assert 0 < client.ttl("celery-taskset-meta-g.j") <= EARLY_SECONDS
+        assert 0 < client.ttl("celery-taskset-meta-g.d") <= EARLY_SECONDS
+        backend.begin_chord("g", 2, None, expires_seconds=expires_seconds)
+        again = count("b", b"4")
+        assert [client.ttl("celery-taskset-meta-g.j"), client.ttl("celery-taskset-meta-g.d")] == kept
+
+    assert again is not None
+    assert again.parts == [b"3", b"4"]
     backend.close()
 
 
