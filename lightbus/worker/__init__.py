@@ -22,8 +22,9 @@ from .health import Health, HealthFile, Sign, Systemd
 from .limits import Limits
 from .options import WorkerOptions
 from .permits import Permits
-from .process import Process, permits_of, rates_of
+from .process import Process
 from .rates import Rates
+from .served import permits_of, rates_of
 from .supervisor import Oversight, Supervisor
 
 __all__ = [

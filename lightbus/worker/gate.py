@@ -28,7 +28,7 @@ from .rates import Rates
 from .turnstile import Turnstile
 
 if TYPE_CHECKING:
-    from .slots import Work
+    from .work import Work
 
 logger = logging.getLogger("lightbus.worker")
 

@@ -17,27 +17,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from ..core.concurrency import Concurrency
-from ..core.errors import ConfigError, TimeLimitExceeded, TransportError
+from ..core.errors import TimeLimitExceeded, TransportError
 from ..core.exitcodes import EXIT_CUT_OFF, EXIT_TIME_LIMIT
-from ..core.rate import Rate
-from ..core.topology import Queue
-from ..endpoint import Endpoint, EndsWithProcess, HasLanes, Limited, Rated, asked_for
-from ..middleware import Middleware
-from ..ports import Consumer, Delivery, Transport
 from .board import Place
 from .control import Supervised
-from .lanes import Lanes, LaneSource
+from .intake import Intake
 from .lost import tell_lost
 from .options import WorkerOptions
-from .permits import Permits
-from .rates import Rates
 from .runs import Run, Runs
-from .settle import Settler
-from .slots import Slots, Work
-from .steering import Steering, Subscription
+from .served import Served, permits_of, rates_of
+from .slots import Slots
+from .steering import Steering
 from .watch import Watch
 
 logger = logging.getLogger("lightbus.worker")
@@ -49,23 +41,6 @@ LOOK_SECONDS = 0.5  #: how often a process tells how much waits, where somebody 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOP = b"\xff"  #: no signal has that number
 USED_UP = b"\xfe"
-
-
-class Served(Protocol):
-    """What a worker needs of an app: `lightbus.Bus` is one."""
-
-    @property
-    def transport(self) -> Transport: ...
-
-    @property
-    def dead_letter_queue(self) -> str: ...
-
-    @property
-    def middleware(self) -> Sequence[Middleware]: ...
-
-    def endpoints(self) -> Sequence[Endpoint]: ...
-
-    def close(self) -> None: ...
 
 
 class Process:
@@ -90,15 +65,12 @@ class Process:
             options.threads, options.coroutines, self._runs, options.observers, options.soft_limit_seconds, rates,
             permits,
         )  # fmt: skip
-        self._lanes = Lanes(permits, options.processes)
         self._watch = Watch(self._slots, options.prefetch_of_a_process(), self._say_handled)
-        self._consumers: list[Consumer] = []
-        self._subscriptions: list[Subscription] = []
+        self._intake = Intake(self._slots, self._watch, options, permits)
         self._steering = Steering(
-            self._slots, self._runs, self._subscriptions, self._take_consumer, lambda: self._watch.prefetch,
+            self._slots, self._runs, self._intake.subscriptions, self._intake.take, lambda: self._watch.prefetch,
             self._expect_the_end,
         )  # fmt: skip
-        self._settlers: list[tuple[Endpoint, Settler]] = []
         self._stop_reader, self._stop_writer = os.pipe()
         os.set_blocking(self._stop_writer, False)
         self._ended = threading.Event()
@@ -127,7 +99,7 @@ class Process:
         control = threading.Thread(target=self._control, name="lightbus-control", daemon=True)
         try:
             for bus in self._buses:
-                self._consume(bus)
+                self._intake.consume(bus)
             self._watch.start()
             control.start()
             if self._supervised is not None:
@@ -151,64 +123,8 @@ class Process:
         with contextlib.suppress(OSError):
             os.write(self._stop_writer, STOP)
 
-    def _consume(self, bus: Served) -> None:
-        settler = Settler(bus.transport, bus.dead_letter_queue)
-        middleware = (*self._options.middleware, *bus.middleware)
-        bus.transport.declare(settler.topology())
-        for endpoint in bus.endpoints():
-            self._settlers.append((endpoint, settler))
-            topology = endpoint.topology()
-            bus.transport.declare(topology)
-            named = asked_for(endpoint, self._options.queues)
-            queues = [
-                self._options.order.applied(queue)
-                for queue in _queues_of(endpoint, topology.queues)
-                if queue.name in named
-            ]
-            if queues:
-                self._slots.gate.add(endpoint, bus.transport)
-                self._subscribe(bus.transport, endpoint, queues, self._put_into_slots(endpoint, settler, middleware))
-                lanes = [queue for queue in queues if _is_lane(endpoint, queue)]
-                if lanes and isinstance(endpoint, HasLanes):
-                    put = self._put_into_slots(endpoint, settler, middleware, keeps_place=True)
-                    self._lanes.add(LaneSource(bus.transport, endpoint, lanes, put, settler))
-
-    def _subscribe(
-        self, transport: Transport, endpoint: Endpoint, queues: list[Queue], on_delivery: Callable[[Delivery], None]
-    ) -> None:
-        """Consume the queues of an endpoint together, but each with a limit alone: it may have to pause."""
-        prefetch, turnstile, together = self._watch.prefetch, self._slots.gate.turnstile, list[Queue]()
-        for queue in queues:
-            if _is_lane(endpoint, queue):
-                continue
-            name = endpoint.limit_name(queue.name) if isinstance(endpoint, Limited) else None
-            if name is None:
-                together.append(queue)
-                continue
-            turnstile.add(queue.name, name, transport)
-            few = transport.consume([queue], on_delivery, prefetch=turnstile.most(queue.name, prefetch))
-            valve = turnstile.valve(queue.name, few, prefetch)
-            self._take_consumer(valve)
-            self._subscriptions.append(Subscription(transport, endpoint, [queue], on_delivery, valve))
-        if together:
-            consumer = transport.consume(together, on_delivery, prefetch=prefetch)
-            self._take_consumer(consumer)
-            self._subscriptions.append(Subscription(transport, endpoint, together, on_delivery, consumer))
-
     def _say_handled(self, count: int) -> None:
         self._place.handled = count
-
-    def _take_consumer(self, consumer: Consumer) -> None:
-        self._consumers.append(consumer)
-        self._watch.add(consumer)
-
-    def _put_into_slots(
-        self, endpoint: Endpoint, settler: Settler, middleware: tuple[Middleware, ...], *, keeps_place: bool = False
-    ) -> Callable[[Delivery], None]:
-        def put(delivery: Delivery) -> None:
-            self._slots.put(Work(delivery, endpoint, settler, middleware, keeps_place))
-
-        return put
 
     def _control(self) -> None:
         """The control thread: waits for a reason to stop, then sees to it that the process ends."""
@@ -256,7 +172,7 @@ class Process:
                 at_once = at_once or word == "end"
                 match word, value:
                     case "lost", _:
-                        tell_lost(value, self._settlers, ties.channel)
+                        tell_lost(value, self._intake.settlers, ties.channel)
                     case "ask", [number, str(question)]:
                         ties.channel.send("answer", [number, self._steering.answer(question)])
                     case "tell", [str(what), dict(about)]:
@@ -275,9 +191,8 @@ class Process:
         if waiting or threads.running < self._options.threads:
             return waiting
         try:
-            return sum(
-                one.transport.message_count(queue) or 0 for one in list(self._subscriptions) for queue in one.names
-            )
+            subscriptions = list(self._intake.subscriptions)
+            return sum(one.transport.message_count(name) or 0 for one in subscriptions for name in one.names)
         except TransportError:  # it is away, and nothing waits for more processes
             return 0
 
@@ -290,9 +205,7 @@ class Process:
             os.write(self._stop_writer, USED_UP)
 
     def _drain(self) -> None:
-        self._lanes.drain()
-        for consumer in self._consumers:
-            consumer.cancel()
+        self._intake.drain()
         self._watch.stop()
         self._slots.stop()
 
@@ -325,39 +238,9 @@ class Process:
         logger.error("a handler that was cut off goes on in this program: its thread cannot be ended")
 
     def _leave(self, timeout_seconds: float) -> None:
-        for settler in {id(settler): settler for _, settler in self._settlers}.values():
-            settler.drain(timeout_seconds)
-        for endpoint, _ in self._settlers:
-            if isinstance(endpoint, EndsWithProcess):
-                endpoint.leave()
-        self._slots.gate.turnstile.finish()
-        self._lanes.close(timeout_seconds=timeout_seconds)
-        for consumer in self._consumers:
-            consumer.close(timeout_seconds=timeout_seconds)
+        self._intake.leave(timeout_seconds)
         for bus in self._buses:
             bus.close()
-
-
-def rates_of(buses: Sequence[Served]) -> Rates:
-    """The rates of all that `buses` serve; made before the first fork, all processes share it."""
-    names: dict[str, Rate | None] = {}
-    for bus in buses:
-        for endpoint in bus.endpoints():
-            if isinstance(endpoint, Rated):
-                names |= endpoint.rates()
-    return Rates(names)
-
-
-def permits_of(buses: Sequence[Served]) -> Permits:
-    """The limits of all that `buses` serve; as `rates_of`."""
-    limits: dict[str, Concurrency] = {}
-    for bus in buses:
-        for endpoint in bus.endpoints():
-            if isinstance(endpoint, Limited):
-                limits |= endpoint.limits()
-            if isinstance(endpoint, HasLanes):
-                limits |= dict.fromkeys(endpoint.lanes(), Concurrency(1))
-    return Permits(limits)
 
 
 class _News(NamedTuple):
@@ -372,15 +255,3 @@ class _News(NamedTuple):
 
 def _leave_to_wakeup(number: int, frame: FrameType | None) -> None:
     """The wake-up descriptor has told the control thread already."""
-
-
-def _is_lane(endpoint: Endpoint, queue: Queue) -> bool:
-    return isinstance(endpoint, HasLanes) and queue.name in endpoint.lanes()
-
-
-def _queues_of(endpoint: Endpoint, declared: Sequence[Queue]) -> list[Queue]:
-    by_name = {queue.name: queue for queue in declared}
-    missing = [name for name in endpoint.queues() if name not in by_name]
-    if missing:
-        raise ConfigError(f"{type(endpoint).__name__} serves queues that it does not declare: {', '.join(missing)}")
-    return [by_name[name] for name in endpoint.queues()]

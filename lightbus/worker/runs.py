@@ -20,7 +20,7 @@ from .limits import Limits
 
 if TYPE_CHECKING:
     from ..endpoint import Invocation
-    from .slots import Work
+    from .work import Work
 
 
 #: How long a message that comes back waits for the supervisor to say whether a process died of it.

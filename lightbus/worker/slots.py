@@ -16,14 +16,12 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any, cast
 
-import msgspec
-
-from ..core.errors import HandlerStopped, MessageError, WorkerLost
-from ..core.outcome import ATTEMPT_HEADER, Ack, DeadLetter, Outcome, Retry
-from ..endpoint import Endpoint, Invocation, set_current
-from ..middleware import Middleware, entered
-from ..ports import Delivery
-from ..report import Observer, Report
+from ..core.errors import HandlerStopped, WorkerLost
+from ..core.outcome import Ack
+from ..endpoint import Invocation, set_current
+from ..middleware import entered
+from ..report import Observer
+from .conclusions import Conclusions
 from .coroutines import Coroutines
 from .gate import Gate
 from .holds import Holds
@@ -31,22 +29,10 @@ from .permits import Permits
 from .prefetch import Load
 from .rates import Rates
 from .runs import Run, Runs
-from .settle import Settler
 from .softlimits import CancelledAfter, SoftLimits
+from .work import Work
 
 logger = logging.getLogger("lightbus.worker")
-
-
-@dataclass(slots=True, eq=False)  # by identity: a frozen one takes twice as long to make
-class Work:
-    """A delivery with all that is needed to handle it."""
-
-    delivery: Delivery
-    endpoint: Endpoint
-    settler: Settler
-    middleware: Sequence[Middleware] = ()
-    keeps_place: bool = False  #: handed back it would come here again, and only here
-    admitted: bool = False  #: it had to wait, and its turn has come
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +77,6 @@ class Slots:
         permits: Permits | None = None,
     ) -> None:
         self._inbox: SimpleQueue[Work | None] = SimpleQueue()
-        self._observers = tuple(observers)
         self._slots = [_Slot() for _ in range(threads)]
         self._runs = runs
         self._taken = self._taken_bytes = 0
@@ -106,8 +91,8 @@ class Slots:
             Rates({}) if rates is None else rates, Permits({}) if permits is None else permits, self._put_admitted,
             lambda: self.most_held // 2,
         )  # fmt: skip
-
         self._holds = Holds(self._inbox.put)
+        self._conclusions = Conclusions(runs, observers, self._holds)
 
     def put(self, work: Work) -> None:
         """Add work; it is handed back when the slots are stopping. Any thread, never blocks."""
@@ -151,7 +136,7 @@ class Slots:
 
     def give_up(self, run: Run, error: HandlerStopped) -> None:
         """Conclude a run whose handler does not come to its end. It is finished already (`Runs.finish`)."""
-        self._conclude(run.work, run.invocation, None, error, time.monotonic() - run.started)
+        self._conclusions.conclude(run.work, run.invocation, None, error, time.monotonic() - run.started)
         self._runs.end(run)
 
     def cancel(self, run: Run, error: HandlerStopped) -> None:
@@ -231,7 +216,7 @@ class Slots:
             if not (self.gate.is_open or self._is_admitted(work)):
                 continue
             slot.started = started = time.monotonic()
-            invocation = self._prepare(work)
+            invocation = self._conclusions.prepare(work)
             if invocation is None:
                 self.gate.leave(work)
             else:
@@ -250,7 +235,7 @@ class Slots:
         verdict = self.gate.judge(work)
         if isinstance(verdict, bool):
             return verdict
-        self._conclude_unrun(work, verdict)
+        self._conclusions.conclude_unrun(work, verdict)
         return False
 
     def _hand_back(self, work: Work) -> None:
@@ -279,7 +264,7 @@ class Slots:
             failure = error
         self.gate.leave(work)
         if self._runs.finish(run):
-            self._conclude(work, invocation, result, failure, time.monotonic() - started)
+            self._conclusions.conclude(work, invocation, result, failure, time.monotonic() - started)
             if invocation.on_end is not None:
                 invocation.on_end()
             self._runs.end(run)
@@ -307,85 +292,13 @@ class Slots:
         if not self._runs.finish(run):
             return
         if work.endpoint.blocking:
-            await in_thread(self._conclude, work, invocation, result, failure, seconds)
+            await in_thread(self._conclusions.conclude, work, invocation, result, failure, seconds)
         else:
-            outcome = self._outcome_of(work, invocation, result, failure, seconds)
+            outcome = self._conclusions.outcome_of(work, invocation, result, failure, seconds)
             if isinstance(outcome, Ack):
                 work.delivery.ack()
             else:
-                await in_thread(self._settle, work, outcome)  # publishing may wait for the broker
+                await in_thread(self._conclusions.settle, work, outcome)  # publishing may wait for the broker
         if invocation.on_end is not None:
             invocation.on_end()
         self._runs.end(run)
-
-    def _prepare(self, work: Work) -> Invocation | None:
-        delivery = work.delivery
-        try:
-            prepared = work.endpoint.prepare(delivery)
-        except MessageError as error:
-            self._conclude_unrun(work, DeadLetter(error.reason, str(error)))
-            return None
-        except Exception as error:  # the top of this message's way: a defect must not cost the worker
-            logger.exception("a defect while a message of queue %s was read; it is parked", delivery.queue)
-            self._conclude_unrun(work, DeadLetter("defect", repr(error)))
-            return None
-        if not isinstance(prepared, Invocation):
-            self._conclude_unrun(work, prepared)
-            return None
-        if delivery.redelivered and (stopped := self._runs.verdict(work, prepared)) is not None:
-            if prepared.ack_early:  # the supervisor has its endpoint told already
-                self._conclude_unrun(work, Ack("error"))
-            else:
-                self._conclude(work, prepared, None, stopped, 0.0)
-            return None
-        return prepared
-
-    def _conclude(
-        self, work: Work, invocation: Invocation, result: object, failure: BaseException | None, seconds: float
-    ) -> None:
-        self._settle(work, self._outcome_of(work, invocation, result, failure, seconds))
-
-    def _settle(self, work: Work, outcome: Outcome) -> None:
-        if isinstance(outcome, Retry) and outcome.in_place:
-            wire = work.delivery.wire
-            work.delivery.wire = msgspec.structs.replace(
-                wire, headers={**wire.headers, ATTEMPT_HEADER: outcome.attempt}
-            )
-            self._holds.put(work, outcome.delay_seconds)
-        else:
-            work.settler.settle(work.delivery, outcome)
-
-    def _outcome_of(
-        self, work: Work, invocation: Invocation, result: object, failure: BaseException | None, seconds: float
-    ) -> Outcome:
-        endpoint = work.endpoint
-        outcome: Outcome
-        try:
-            outcome = endpoint.succeed(invocation, result) if failure is None else endpoint.fail(invocation, failure)
-        except Exception as error:  # the same top again: a result store that is down, a defect
-            logger.exception(
-                "the end of a message could not be worked out name=%s id=%s", invocation.name, invocation.id
-            )
-            # The handler has run: running it again would double its effects, so a person has to look.
-            outcome = DeadLetter("defect", repr(error), invocation.attempt)
-        if self._observers or logger.isEnabledFor(logging.INFO):
-            begun = time.time() - seconds
-            report = Report(endpoint.kind, work.delivery, invocation, outcome, begun, seconds, failure)
-            logger.info("handled %s", report)
-            self._tell(report)
-        return outcome
-
-    def _conclude_unrun(self, work: Work, outcome: Outcome) -> None:
-        """Settle a delivery for which no handler is called."""
-        if self._observers or logger.isEnabledFor(logging.DEBUG):
-            report = Report(work.endpoint.kind, work.delivery, None, outcome, time.time())
-            logger.debug("not run %s", report)
-            self._tell(report)
-        self._settle(work, outcome)
-
-    def _tell(self, report: Report) -> None:
-        for observer in self._observers:
-            try:
-                observer(report)
-            except Exception:  # who counts messages must not lose one
-                logger.exception("an observer failed on %s", report)

@@ -23,7 +23,7 @@ from ..ports import Consumer, PermitStore, Transport
 from .permits import Permits
 
 if TYPE_CHECKING:
-    from .slots import Work
+    from .work import Work
 
 logger = logging.getLogger("lightbus.worker")
 

@@ -207,7 +207,7 @@ def test_a_handled_message_is_one_line_with_all_that_one_searches_for(
 
 def test_reports_are_not_made_when_nobody_looks(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Queue[object]()
-    monkeypatch.setattr("lightbus.worker.slots.Report", made.put)
+    monkeypatch.setattr("lightbus.worker.conclusions.Report", made.put)
     logger = logging.getLogger("lightbus.worker")
     level = logger.level
     logger.setLevel(logging.WARNING)
