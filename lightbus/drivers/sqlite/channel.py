@@ -12,24 +12,18 @@ import itertools
 import logging
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import amqp
-from amqp.protocol import queue_declare_ok_t
 from kombu.message import Message as KombuMessage
-from kombu.transport import base
 
-from ...core.rate import Turn
 from ...core.turns import Turns
 from . import envelope
-from .permits import free_permit, hold_permit
-from .rates import take_turn
-from .sessions import SessionLost, count_consumers
+from .channel_errors import amqp_errors
+from .channel_topology import TopologyChannel
 from .store import Leased, Store
-from .topology import Locked, Mismatch, NotFound, QueueSpec
 
 if TYPE_CHECKING:
     from .transport import Transport
@@ -49,19 +43,18 @@ class Consumer:
     callback: Callable[[KombuMessage], object]
 
 
-class Channel(base.StdChannel):
+class Channel(TopologyChannel):
     """What kombu's producers and consumers talk to."""
 
     Message: type[KombuMessage] = KombuMessage  #: what deliveries are made as
 
     def __init__(self, transport: Transport, store: Store, channel_id: int) -> None:
+        super().__init__(transport, store)
         self.connection: Transport | None = transport
         self.channel_id = channel_id
         self.prefetch_count = 0
         self.no_ack_consumers: set[str] = set()  # type: ignore[assignment]  # kombu says None, and means "or a set"
         self.events: dict[str, set[Callable[..., object]]] = defaultdict(set)
-        self._transport = transport
-        self._store = store
         self._tags = itertools.count(1)
         self._consumers: dict[str, Consumer] = {}
         self._queues: dict[str, deque[Consumer]] = {}  # who consumes each, the next in front
@@ -71,113 +64,6 @@ class Channel(base.StdChannel):
         self._unacked: dict[int, int] = {}  # delivery tag: message id
         self._paused = False
         self._full = False  # the prefetch stopped `fill`: settling must end the wait for messages
-
-    # -- topology
-
-    def exchange_declare(
-        self,
-        exchange: str = "",
-        type: str = "direct",
-        durable: bool = False,
-        auto_delete: bool = False,
-        arguments: Mapping[str, object] | None = None,
-        nowait: bool = False,
-        passive: bool = False,
-    ) -> None:
-        with _amqp_errors():
-            if not passive:
-                self._store.topology.declare_exchange(
-                    exchange, type or "direct", durable=durable, auto_delete=auto_delete, arguments=arguments or {}
-                )
-            elif not self._store.topology.exchange_exists(exchange):
-                raise NotFound("exchange", exchange)
-
-    def exchange_delete(self, exchange: str, if_unused: bool = False, nowait: bool = False) -> None:
-        with _amqp_errors():
-            self._store.topology.delete_exchange(exchange, if_unused=if_unused)
-
-    def queue_declare(
-        self,
-        queue: str = "",
-        passive: bool = False,
-        durable: bool = False,
-        exclusive: bool = False,
-        auto_delete: bool = False,
-        nowait: bool = False,
-        arguments: Mapping[str, object] | None = None,
-    ) -> queue_declare_ok_t:
-        """Returns (name, messages that wait, consumers in all processes)."""
-        queue = queue or f"amq.gen-{uuid.uuid4()}"
-        with _amqp_errors():
-            session = self._transport.session() if exclusive else self._transport.session_or_none()
-            if not passive:
-                spec = QueueSpec(queue, durable, exclusive, auto_delete, arguments or {})
-                self._store.topology.declare_queue(spec, session)
-            return queue_declare_ok_t(queue, *self._store.count(queue, session))
-
-    def queue_bind(
-        self,
-        queue: str,
-        exchange: str = "",
-        routing_key: str = "",
-        nowait: bool = False,
-        arguments: Mapping[str, object] | None = None,
-    ) -> None:
-        with _amqp_errors():
-            self._store.topology.bind(queue, exchange or "amq.direct", routing_key or "")
-
-    def queue_unbind(
-        self,
-        queue: str,
-        exchange: str = "",
-        routing_key: str = "",
-        nowait: bool = False,
-        arguments: Mapping[str, object] | None = None,
-    ) -> None:
-        self._store.topology.unbind(queue, exchange or "amq.direct", routing_key or "")
-
-    def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, nowait: bool = False) -> int:
-        with _amqp_errors():
-            return self._store.topology.delete_queue(queue, if_unused=if_unused, if_empty=if_empty)
-
-    def queue_purge(self, queue: str, nowait: bool = False) -> int:
-        with _amqp_errors():
-            return self._store.purge(queue)
-
-    def exchange_bind(self, *arguments: object, **options: object) -> None:
-        raise amqp.AMQPNotImplementedError("the embedded broker binds queues to exchanges, not exchanges")
-
-    exchange_unbind = exchange_bind
-
-    def list_bindings(self) -> Iterator[tuple[str, str, str]]:
-        """All bindings, as (queue, exchange, routing key)."""
-        return iter(self._store.topology.bindings())
-
-    def get_exchanges(self) -> list[str]:
-        return self._store.topology.exchange_names()
-
-    def has_consumers(self, queue: str) -> bool:
-        """Whether anybody alive, in any process, consumes the queue."""
-        return count_consumers(self._store.database, queue) > 0
-
-    def prepare_queue_arguments(self, arguments: Mapping[str, object], **options: Any) -> Mapping[str, object]:
-        prepared: Mapping[str, object] = base.to_rabbitmq_queue_arguments(arguments, **options)
-        return prepared
-
-    def take_turn(self, name: str, interval_seconds: float, most_wait_seconds: float) -> Turn:
-        """See `lightbus.ports.RateStore`."""
-        with _amqp_errors():
-            return take_turn(self._store.database, name, interval_seconds, most_wait_seconds)
-
-    def hold_permit(self, name: str, holder: str, most: int, lease_seconds: float) -> bool:
-        """See `lightbus.ports.PermitStore`."""
-        with _amqp_errors():
-            return hold_permit(self._store.database, name, holder, most, lease_seconds)
-
-    def free_permit(self, name: str, holder: str) -> None:
-        """See `lightbus.ports.PermitStore`."""
-        with _amqp_errors():
-            free_permit(self._store.database, name, holder)
 
     # -- publishing
 
@@ -226,7 +112,7 @@ class Channel(base.StdChannel):
             amqp.NotFound: there is no such exchange.
         """
         routing_key = routing_key or ""
-        with _amqp_errors():
+        with amqp_errors():
             row = envelope.to_envelope(message, exchange or "", routing_key, delay_seconds)
             count = self._store.publish(exchange or "", routing_key, row)
         if mandatory and not count:
@@ -266,7 +152,7 @@ class Channel(base.StdChannel):
         if callback is None:
             raise ValueError(f"basic_consume from {queue!r} needs a callback")
         tag = consumer_tag or str(uuid.uuid4())
-        with _amqp_errors():
+        with amqp_errors():
             # A tag is unique within a channel only, and the row within a connection.
             self._store.sessions.add_consumer(self._transport.session(), f"{self.channel_id}.{tag}", queue)
         self._consumers[tag] = consumer = Consumer(tag, queue, no_ack, callback)
@@ -294,7 +180,7 @@ class Channel(base.StdChannel):
 
     def basic_get(self, queue: str, no_ack: bool = False, accept: object = None) -> KombuMessage | None:
         """One waiting message, or None."""
-        with _amqp_errors():
+        with amqp_errors():
             session = self._transport.session()
             self._store.promote()
             leased = self._store.lease(session, [queue], 1)
@@ -427,18 +313,3 @@ class Channel(base.StdChannel):
             self.basic_cancel(tag)
         self.basic_recover()
         self._transport.close_channel(self)
-
-
-@contextmanager
-def _amqp_errors() -> Iterator[None]:
-    """Turn the store's errors into those that users of kombu catch."""
-    try:
-        yield
-    except NotFound as error:
-        raise amqp.NotFound(f"NOT_FOUND - {error}", (50, 10), "", 404) from error
-    except Mismatch as error:
-        raise amqp.PreconditionFailed(f"PRECONDITION_FAILED - {error}", (50, 10), "", 406) from error
-    except Locked as error:
-        raise amqp.ResourceLocked(f"RESOURCE_LOCKED - {error}", (50, 10), "", 405) from error
-    except SessionLost as error:
-        raise amqp.RecoverableConnectionError(f"CONNECTION_LOST - {error}") from error
