@@ -212,11 +212,12 @@ class AppSchedule:
         if app is None or not hasattr(app, "conf"):  # a `TaskApp` that is no `lightbus.compat.Celery` schedules nothing
             return []
         from ..compat.beat import jobs_of
+        from ..compat.beat_policies import SETTING as POLICY_SETTING
 
         app.finalize()  # as Celery's beat does: `add_periodic_task` in on_after_finalize
-        entries = app.conf.beat_schedule or {}
-        if entries:
-            return jobs_of(self.task_app, entries, _OF_CELERY, celery_app=self._celery_app)
+        entries, policies = app.conf.beat_schedule or {}, app.conf.get(POLICY_SETTING)
+        if entries or policies:
+            return jobs_of(self.task_app, entries, _OF_CELERY, celery_app=self._celery_app, policies=policies)
         return []
 
     def _of_settings(self) -> list[Job]:

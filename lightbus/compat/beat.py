@@ -15,6 +15,7 @@ from lightbus_scheduler import Entry, Firing, Job, Overlap, ScheduleError
 from ..core.errors import ConfigError, LightbusError
 from ..core.message import Parcel
 from .app import TaskApp
+from .beat_policies import entry_policies
 from .schedules import PeriodicTask, periodic_tasks
 from .states import READY_STATES
 
@@ -139,20 +140,30 @@ def zone_of(app: TaskApp) -> tzinfo:
     return zone if zone is not None else timezone.utc
 
 
-def jobs_of(app: TaskApp, beat_schedule: Mapping[str, Any], source: str, *, celery_app: Any = None) -> list[Job]:
+def jobs_of(
+    app: TaskApp, beat_schedule: Mapping[str, Any], source: str, *, celery_app: Any = None, policies: Any = None
+) -> list[Job]:
     """The entries of a `beat_schedule`, as it is written for Celery.
+
+    Args:
+        policies: value of the setting `lightbus_beat_policies`.
 
     Raises:
         ConfigError: an entry that cannot be used, by its name, field and value.
     """
+    chosen = entry_policies(policies, beat_schedule) if policies else {}
     if not beat_schedule:
         return []
-    return [_job(app, entry, source, celery_app) for entry in periodic_tasks(beat_schedule, zone_of(app))]
+    return [
+        _job(app, entry, source, celery_app, chosen.get(entry.name, _NOTHING))
+        for entry in periodic_tasks(beat_schedule, zone_of(app))
+    ]
 
 
-def _job(app: TaskApp, entry: PeriodicTask, source: str, celery_app: Any) -> Job:
+def _job(app: TaskApp, entry: PeriodicTask, source: str, celery_app: Any, policies: Mapping[str, Any]) -> Job:
     try:
         target = task_target(app, entry.task, entry.args, entry.kwargs, entry.options, celery_app=celery_app)
-        return Job(Entry(id=entry.name, schedule=entry.schedule), target, source)
+        target.check_overlap(policies.get("overlap", "allow"))
+        return Job(Entry(id=entry.name, schedule=entry.schedule, **policies), target, source)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{source} entry {entry.name!r}: {error}") from error

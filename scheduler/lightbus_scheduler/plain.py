@@ -33,12 +33,13 @@ _KINDS = {
     "at": frozenset({"at"}),
     "solar": frozenset({"solar", "latitude", "longitude"}),
 }
-_POLICIES = frozenset({"misfire", "overlap", "overlap_limit_seconds", "jitter_seconds", "start", "end", "count"})
+#: Keys that `policies_from` reads.
+POLICY_KEYS = frozenset({"misfire", "overlap", "overlap_limit_seconds", "jitter_seconds", "start", "end", "count"})
 _TOLD_OF_CRON = ("tz", "dialect", "fold", "gap")
 _MISFIRE = frozenset(field.name for field in fields(Misfire))
 
 #: Keys that describe an entry; whatever else stands beside them says what is fired.
-ENTRY_KEYS = frozenset({"id"}).union(_POLICIES, *_KINDS.values())
+ENTRY_KEYS = frozenset({"id"}).union(POLICY_KEYS, *_KINDS.values())
 
 
 def schedule_from(plain: Plain, default_tz: str = "UTC") -> Schedule:
@@ -98,7 +99,7 @@ def entry_from(plain: Plain, default_tz: str = "UTC") -> Entry:
         ScheduleError: a value cannot be used.
     """
     schedule = schedule_from(plain, default_tz)
-    if _POLICIES.isdisjoint(plain):
+    if POLICY_KEYS.isdisjoint(plain):
         return Entry(id=_text(plain, "id"), schedule=schedule)
     return Entry(id=_text(plain, "id"), schedule=schedule, **policies_from(plain))
 
