@@ -93,8 +93,9 @@ class Commands(click.Group):
 def cli(context: click.Context, debug: bool, apps: tuple[str, ...]) -> None:
     """Lightbus: events, calls and tasks between Python applications.
 
-    The app is found by -A MODULE[:ATTRIBUTE], by LIGHTBUS_APP, or by `app = "..."` under [tool.lightbus] in
-    pyproject.toml; the broker by the app, by LIGHTBUS_URL, or it is the embedded one in ./.lightbus/.
+    The app is found by -A MODULE[:ATTRIBUTE], by LIGHTBUS_APP, or by `app = "..."` in lightbus.toml or, under
+    [tool.lightbus], in pyproject.toml; the broker by the app, by LIGHTBUS_URL, or it is the embedded one in
+    ./.lightbus/.
     """
     context.obj = debug
     if apps:

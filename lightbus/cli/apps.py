@@ -22,7 +22,7 @@ from ..config import URL_VARIABLE, embedded_url
 from ..core.api import Api, Event, Rpc
 from ..core.codec import split_version
 from ..core.errors import ConfigError
-from . import pyproject
+from .settings_files import settings_files
 
 if TYPE_CHECKING:
     from ..compat.app import TaskApp
@@ -78,7 +78,7 @@ def load(names: tuple[str, ...], url: str | None = None) -> LoadedApp:
     """Load the app.
 
     Args:
-        names: from the command line; empty asks LIGHTBUS_APP, then pyproject.toml.
+        names: from the command line; empty asks LIGHTBUS_APP, then lightbus.toml and pyproject.toml.
         url: a broker from the command line; wins over LIGHTBUS_URL.
 
     Raises:
@@ -111,8 +111,8 @@ def required(names: tuple[str, ...], url: str | None = None) -> LoadedApp:
     app = load(names, url)
     if not app.names:
         raise ConfigError(
-            f'no app: say -A MODULE[:ATTRIBUTE], or set {APP_VARIABLE}, or write `app = "..."` under [tool.lightbus] '
-            "in pyproject.toml"
+            f'no app: say -A MODULE[:ATTRIBUTE], or set {APP_VARIABLE}, or write `app = "..."` in lightbus.toml or '
+            "under [tool.lightbus] in pyproject.toml"
         )
     return app
 
@@ -125,31 +125,30 @@ def _look_for_modules_in(folder: Path) -> None:
 def configured_names() -> tuple[str, ...]:
     if name := os.environ.get(APP_VARIABLE, ""):
         return tuple(part.strip() for part in name.split(",") if part.strip())
-    folder = Path.cwd()
-    path = pyproject.path_from(folder)
-    if path is None:
+    files = settings_files(Path.cwd())
+    if files.folder is None:
         return ()
-    _look_for_modules_in(path.parent)
-    return pyproject.texts(path, "app")
+    _look_for_modules_in(files.folder)
+    return files.texts("app")
 
 
 def middleware_of(app: LoadedApp) -> tuple[Middleware, ...]:
-    """Django's, when the app is one, and then what `middleware` under [tool.lightbus] in pyproject.toml names.
+    """Django's, when the app is one, and then what `middleware` in lightbus.toml or pyproject.toml names.
 
     Raises:
         ConfigError: a module or attribute is not there, cannot be imported, or is nothing to call.
     """
-    path = pyproject.path_from(Path.cwd())
+    files = settings_files(Path.cwd())
     found: list[Middleware] = []
     if app.is_django:
         from ..contrib.django import fresh_connections
 
         found.append(fresh_connections)
-    for name in () if path is None else pyproject.texts(path, "middleware"):
+    for name in files.texts("middleware"):
         module_name, _, attribute = name.partition(":")
         value = _plain_attribute(_import(module_name), attribute)
         if not callable(value):
-            raise ConfigError(f"{path}: middleware {name!r} must be MODULE:FUNCTION, got {value!r:.100}")
+            raise ConfigError(f"{files.folder}: middleware {name!r} must be MODULE:FUNCTION, got {value!r:.100}")
         found.append(value)
     return tuple(found)
 

@@ -62,7 +62,7 @@ def beat(
     health_file: Path | None, pidfile: Path | None, loglevel: str, log_format: str, logfile: str,
     until_stdin_ends: bool,
 ) -> int:  # fmt: skip
-    """Fire what is scheduled: @bus.schedule, Celery's beat_schedule, [tool.lightbus.schedule], `lightbus schedule add`.
+    """Fire what is scheduled: @bus.schedule, Celery's beat_schedule, lightbus.toml, `lightbus schedule add`.
 
     Start as many as you like. One of them leads; when it dies or freezes another goes on, and no slot is fired twice
     or left out. Needs RabbitMQ, Redis or the embedded broker, where the state of the schedule is kept.

@@ -7,10 +7,12 @@ read it goes back.
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,6 +26,7 @@ from ..describing import ask, can_be_asked
 from . import apps as discovery
 from .connecting import OWN_NAME, announce, connected
 from .explaining import evidence_of, explained, sample_of_dead_letters
+from .settings_files import settings_files
 from .shared import app_option, json_option, print_json, url_option, without_password
 from .version import versions
 
@@ -42,6 +45,7 @@ class Examination:
     Attributes:
         queues: name to messages that wait; None for a queue that does not stand.
         dead_letters: name of each dead-letter queue to its messages.
+        settings: what files and the environment say, and which of them.
         dead: reason and queue of the sampled dead letters, and how many there are of each.
         findings: what is wrong, one sentence each, with what to do.
     """
@@ -51,6 +55,7 @@ class Examination:
     dead_letters: dict[str, int] = field(default_factory=dict)
     dead: Counter[tuple[str, str]] = field(default_factory=Counter)
     app: dict[str, object] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
     celery: dict[str, object] = field(default_factory=dict)
     workers: list[dict[str, object]] = field(default_factory=list)
     asked: set[tuple[str, str]] = field(default_factory=set)
@@ -96,6 +101,7 @@ def doctor(
         _examine_outboxes(bus, seen)
         bus.close()
     _examine_app(app, seen)
+    seen.settings = _origins_of_settings(apps)
     _examine_contracts(app, seen)
     _examine_celery(app, seen)
     if as_json:
@@ -254,6 +260,15 @@ def _examine_app(app: discovery.LoadedApp, seen: Examination) -> None:
     }
 
 
+def _origins_of_settings(apps: tuple[str, ...]) -> dict[str, str]:
+    found = {name: str(path) for name, path in settings_files(Path.cwd()).origins().items()}
+    if apps:
+        found["app"] = "-A"
+    elif os.environ.get(discovery.APP_VARIABLE):
+        found["app"] = discovery.APP_VARIABLE
+    return found
+
+
 def _examine_celery(app: discovery.LoadedApp, seen: Examination) -> None:
     if not app.celery_apps:
         return
@@ -299,7 +314,7 @@ def _document(seen: Examination) -> dict[str, object]:
     return {
         "ok": not seen.findings, "findings": seen.findings, "brokers": seen.brokers, "queues": seen.queues,
         "dead_letters": seen.dead_letters, "dead_letter_sample": dead, "app": seen.app, "workers": seen.workers,
-        "celery": seen.celery, "versions": versions(),
+        "settings": seen.settings, "celery": seen.celery, "versions": versions(),
     }  # fmt: skip
 
 
@@ -309,6 +324,7 @@ def _print(seen: Examination) -> None:
         capabilities = rows.pop("capabilities", {})
         _print_table(f"broker of {rows.pop('app')}", {**rows, **capabilities})
     _print_table("app", {key: ", ".join(names) for key, names in seen.app.items() if isinstance(names, list) and names})
+    _print_table("settings, and where they stand", seen.settings)
     for worker in seen.workers:
         _print_table(f"worker of {worker['app']}", {key: value for key, value in worker.items() if key != "app"})
     _print_table("messages that wait", {**seen.queues, **seen.dead_letters})

@@ -1,4 +1,4 @@
-"""The entries of an app's schedule, wherever they stand: `@bus.schedule`, Celery's `beat_schedule`, pyproject.toml."""
+"""The entries of an app's schedule, wherever they stand: `@bus.schedule`, Celery's `beat_schedule`, lightbus.toml."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ..beat import Answers, Ends, EventTarget, Target, call_target
 from ..core.errors import BadArguments, ConfigError
 from ..drivers import open_schedule_store, open_transport
 from ..ports import ScheduleStore, Transport
-from . import pyproject
 from .apps import LoadedApp
+from .settings_files import settings_files
 from .shared import without_password
 
 if TYPE_CHECKING:
@@ -221,14 +221,13 @@ class AppSchedule:
         return []
 
     def _of_settings(self) -> list[Job]:
-        path = pyproject.path_from(Path.cwd())
         jobs: list[Job] = []
-        for name, plain in ({} if path is None else pyproject.tables(path, "schedule")).items():
+        for name, (plain, table) in settings_files(Path.cwd()).entries("schedule").items():
             try:
                 job = self.job_of({**plain, "id": name})
             except ValueError as error:
-                raise ConfigError(f"{path}: [tool.lightbus.schedule.{name}]: {error}") from error
-            jobs.append(Job(job.entry, job.target, "pyproject.toml"))
+                raise ConfigError(f"{table.path}: {table.called(f'schedule.{name}')}: {error}") from error
+            jobs.append(Job(job.entry, job.target, table.path.name))
         return jobs
 
     def _add(self, jobs: Any) -> None:

@@ -1,7 +1,7 @@
-"""Policies for entries of Celery's `beat_schedule`: what Celery's beat does not have, in a setting that it leaves alone.
+"""Policies for entries of Celery's `beat_schedule`: what Celery's beat lacks, in a setting that it leaves alone.
 
-Not beside the entry: Celery's beat ends with a TypeError on a key that it does not know, and puts an option that it does
-not know into each message.
+Not beside the entry: Celery's beat ends with a TypeError on a key that it does not know, and puts an option that it
+does not know into each message.
 """
 
 from __future__ import annotations

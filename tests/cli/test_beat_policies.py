@@ -94,7 +94,7 @@ def test_a_policy_that_cannot_be_used_is_refused_by_entry_and_field(
 def test_celery_beat_reads_a_file_with_policies_and_its_messages_do_not_change(
     empty: Project, processes: Processes, redis_url: str, prefix: str
 ) -> None:
-    """Going back needs no edit: the old beat takes the file as it stands, and sends what it sent without the setting."""
+    """Going back needs no edit: the old beat takes the file, and sends what it sent without the setting."""
     sent: list[dict[str, Any]] = []
     for number, policies in enumerate(("{}", '{"sweep": {"misfire": "skip"}}')):
         queue = f"{prefix}.{number}"
