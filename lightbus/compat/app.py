@@ -31,7 +31,7 @@ from .canvas import builtin
 from .canvas import launch as launching
 from .chords import Chords
 from .control import Control
-from .events import TaskEvents
+from .events import Post, TaskEvents
 from .exceptions import QueueNotFound
 from .later import LaterConfirms
 from .protocol import TaskMessage
@@ -384,8 +384,11 @@ class TaskApp:
         """What monitors are told of this app's tasks."""
         with self._lock:
             if self._task_events is None:
-                self._task_events = TaskEvents(lambda: self.transport, lambda: self.settings.event_exchange)
+                self._task_events = TaskEvents(lambda: self.transport, self._event_post)
             return self._task_events
+
+    def _event_post(self) -> Post:
+        return Post(self.settings.event_exchange, self.settings.event_serializer)
 
     def serves(self, name: str) -> bool:
         """Whether the task `name` is served by Lightbus, here or elsewhere."""

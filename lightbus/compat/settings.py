@@ -97,7 +97,7 @@ class Settings:
         state_db: where a worker keeps revokes over a restart; None keeps them in memory.
         accept_content: serializers, or content types, of which messages and results are read;
             `result_accept_content`, where it is not None, of which results are.
-        task_serializer, result_serializer: by which messages and results are written; see `serializers`.
+        task_serializer, result_serializer, event_serializer: by which each is written; see `serializers`.
     """
 
     broker_url: str | None = None
@@ -149,6 +149,7 @@ class Settings:
     send_task_events: bool = False
     send_sent_event: bool = False
     event_exchange: str = "celeryev"
+    event_serializer: str = JSON
     remote_control: bool = True
     control_exchange: str = "celery"
     control_queue_ttl_seconds: float = 300.0
@@ -260,10 +261,6 @@ def _seconds(value: object) -> float | None:
 
 def _expiry(value: object) -> float | None:
     return _seconds(value) or None  # Celery: 0 and None keep results for ever
-
-
-def _json_only(value: object) -> str:
-    return "json" if value in ("json", None) else _refuse("Lightbus writes JSON only; set it to 'json'")
 
 
 def _serializer(value: object) -> str:
@@ -420,7 +417,7 @@ _TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
     "worker_send_task_events": ("send_task_events", _boolean),
     "task_send_sent_event": ("send_sent_event", _boolean),
     "event_exchange": ("event_exchange", str),
-    "event_serializer": ("", _json_only),
+    "event_serializer": ("event_serializer", _serializer),
     "worker_enable_remote_control": ("remote_control", _boolean),
     "control_exchange": ("control_exchange", str),
     "control_queue_ttl": ("control_queue_ttl_seconds", float),

@@ -14,6 +14,7 @@ from celery import Celery
 from celery.events.state import State
 
 import lightbus.drivers.sqlite  # noqa: F401 - makes its URLs known to kombu
+from lightbus.compat import Settings, TaskApp
 from tests.processes import Processes, wait_for
 
 PROJECT = Path(__file__).parent
@@ -114,3 +115,37 @@ def test_celerys_monitors_read_the_events_of_a_lightbus_worker(
     assert kinds["fail"].exception == "ValueError('no')"
     assert kinds["again"].retries == 1
     json.dumps(by_lightbus)
+
+
+@pytest.mark.parametrize("serializer", ["json", "yaml", "msgpack", "pickle"])
+@pytest.mark.parametrize("broker", ["redis_url", "amqp_vhost_url"])
+def test_events_are_written_by_the_serializer_of_the_settings(
+    broker: str, serializer: str, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue(broker)
+    settings = {"broker_url": url, "event_serializer": serializer}
+    monitor = Celery("monitor", broker=url, set_as_current=False)
+    monitor.conf.event_serializer = serializer  # of which, and of JSON, its receiver reads
+    theirs = Celery("theirs", broker=url, set_as_current=False)
+    theirs.conf.event_serializer = serializer
+    ours = TaskApp(Settings.from_mapping(settings))
+    with listening(monitor) as events:
+        ours.task_events.send("task-progress", uuid="i", done=5)  # in a message of its own
+        ours.task_events.send("task-started", alone=False, uuid="i")  # in a list
+        ours.task_events.close()
+        with theirs.connection_for_write() as connection:
+            theirs.events.Dispatcher(connection).send("task-progress", uuid="i", done=5)
+        wait_for(lambda: len(events) >= 3, 30, "the events of both sides")
+    alone = [set(event) for event in events if event["type"] == "task-progress"]
+    assert alone[0] == alone[1]
+    assert [event["uuid"] for event in events] == ["i"] * 3
+    ours.close()
+    monitor.close()
+    theirs.close()
+
+
+def test_a_field_without_a_form_in_the_serializer_is_the_callers_to_hear() -> None:
+    app = TaskApp(Settings(broker_url="memory://", event_serializer="msgpack"))
+    with pytest.raises(ValueError, match="msgpack"):
+        app.task_events.send("task-progress", uuid="i", done=object())
+    app.close()

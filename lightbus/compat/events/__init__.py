@@ -9,6 +9,7 @@ events and never a task.
 """
 
 from .events import TaskEvents
+from .outbox import Post
 from .switch import Switch
 
-__all__ = ["Switch", "TaskEvents"]
+__all__ = ["Post", "Switch", "TaskEvents"]

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...ports import Transport
-from .. import json
-from .outbox import Letter, Outbox
+from ..serializers import encode
+from .outbox import Letter, Outbox, Post
 from .switch import Switch
 
 CLOSE_SECONDS = 2.0
@@ -24,9 +24,10 @@ class TaskEvents:
         switch: of the workers, for `enable_events` and `disable_events`; producers and `send` do not ask it.
     """
 
-    def __init__(self, transport: Callable[[], Transport], exchange: Callable[[], str]) -> None:
+    def __init__(self, transport: Callable[[], Transport], post: Callable[[], Post]) -> None:
         self.switch = Switch()
-        self._outbox = Outbox(transport, exchange)
+        self._outbox = Outbox(transport, post)
+        self._post = post
         self._registered = 0
 
     def send(self, kind: str, *, hostname: str = "", pid: int = 0, alone: bool = True, **fields: Any) -> None:
@@ -39,12 +40,12 @@ class TaskEvents:
             alone: in a message of its own, under its own routing key.
 
         Raises:
-            ValueError: a field has no JSON form.
+            ValueError: a field has no form in `event_serializer`.
         """
         hostname = hostname or f"gen{os.getpid()}@{socket.gethostname()}"
         event = self.made(kind, fields, hostname=hostname, pid=pid or os.getpid())
         if alone:
-            json.dumps(event)  # what cannot be written is the caller's to hear
+            encode(event, self._post().serializer)  # what cannot be written is the caller's to hear
             if self._registered != os.getpid():
                 self._registered = os.getpid()
                 atexit.register(self.close)  # a program may end right after its last task

@@ -14,7 +14,7 @@ from ...core.errors import LightbusError
 from ...core.message import Wire
 from ...core.topology import Exchange
 from ...ports import Announces, Transport
-from .. import json
+from ..serializers import encode
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +24,16 @@ GATHER_SECONDS = 0.1  #: how long the first of a batch waits for others
 
 
 @dataclass(frozen=True, slots=True)
+class Post:
+    """Where events go, and in which form."""
+
+    exchange: str
+    serializer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Letter:
-    """One event, as JSON object.
+    """One event, as an object of plain values.
 
     Attributes:
         alone: published as one message under `routing_key`; else in a list with its neighbours under `task.multi`.
@@ -41,12 +49,12 @@ class Outbox:
     """One per process; a forked child begins with an empty one.
 
     Args:
-        transport, exchange: asked at each batch, since the program may have opened or set another one.
+        transport, post: asked at each batch, since the program may have opened or set another one.
     """
 
-    def __init__(self, transport: Callable[[], Transport], exchange: Callable[[], str]) -> None:
+    def __init__(self, transport: Callable[[], Transport], post: Callable[[], Post]) -> None:
         self._transport = transport
-        self._exchange = exchange
+        self._post = post
         self._reset()
 
     def _reset(self) -> None:
@@ -109,12 +117,16 @@ class Outbox:
             events.append(waiting.popleft().event)
         routing_key = first.routing_key if first.alone else "task.multi"
         try:
-            body = json.dumps(first.event if first.alone else events).encode()
-            wire = Wire(body=body, headers={"hostname": first.hostname}, priority=0, durable=False)
+            post = self._post()
+            encoded = encode(first.event if first.alone else events, post.serializer)
+            wire = Wire(
+                body=encoded.body, content_type=encoded.content_type, content_encoding=encoded.content_encoding,
+                headers={"hostname": first.hostname}, priority=0, durable=False,
+            )  # fmt: skip
             transport = self._transport()
             if not isinstance(transport, Announces):
                 raise TypeError(f"{transport.capabilities.name} has no messages for whoever listens")
-            transport.announce(wire, Exchange(self._exchange(), "topic"), routing_key)
+            transport.announce(wire, Exchange(post.exchange, "topic"), routing_key)
         except (LightbusError, ValueError, TypeError, OSError) as error:
             self._complain(error)
         else:
