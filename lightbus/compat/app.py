@@ -151,8 +151,8 @@ class TaskApp:
             self._settings_source = None
             before, self._settings = self._settings, settings
             self._declared.clear()
-            same_broker = (before.broker_url, before.broker_transport_options) == (
-                settings.broker_url, settings.broker_transport_options,
+            same_broker = (before.read_url, before.write_url, before.broker_transport_options) == (
+                settings.read_url, settings.write_url, settings.broker_transport_options,
             )  # fmt: skip
             if not same_broker and self._transport is None:
                 self._bus = None
@@ -166,12 +166,21 @@ class TaskApp:
             if self._bus is None:
                 self._bus = Bus(
                     "celery-tasks",
-                    url=self.settings.broker_url,
+                    url=self.settings.read_url,
                     options=self.settings.broker_transport_options,
-                    transport=self._transport,
+                    transport=self._transport or self._two_ways(),
                     middleware=self._middleware,
                 )
             return self._bus
+
+    def _two_ways(self) -> Transport | None:
+        """What consumes from one broker and publishes to another, where the settings name two."""
+        read, write = self.settings.read_url, self.settings.write_url
+        if read is None or write is None or read == write:
+            return None
+        from .two_urls import open_two  # hardly anybody has two
+
+        return open_two(read, write, self.settings.broker_transport_options)
 
     def use(self, *middleware: Middleware) -> None:
         """Wrap `middleware` around every task that a worker runs for this app; see `lightbus.Bus.use`."""
@@ -384,10 +393,12 @@ class TaskApp:
         """What monitors are told of this app's tasks."""
         with self._lock:
             if self._task_events is None:
-                self._task_events = TaskEvents(lambda: self.transport, self._event_post)
+                self._task_events = TaskEvents(lambda: self.transport, lambda: self.event_post)
             return self._task_events
 
-    def _event_post(self) -> Post:
+    @property
+    def event_post(self) -> Post:
+        """Where events of tasks go, and in which form."""
         return Post(self.settings.event_exchange, self.settings.event_serializer)
 
     def serves(self, name: str) -> bool:

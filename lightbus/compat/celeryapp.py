@@ -326,15 +326,15 @@ class Celery(TaskApp):
         """A kombu connection to the broker, for use of your own; Lightbus has its own."""
         from .connections import open_connection
 
-        return open_connection(self.conf, url, **options)
+        return open_connection(self.conf, url or self.conf.broker_read_url, **options)
 
     def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
         """The same."""
-        return self.connection_for_read(url, **options)
+        return self.connection_for_read(url or self.conf.broker_write_url, **options)
 
     def connection(self, hostname: str | None = None, **options: Any) -> Any:
         """The same, under its older name."""
-        return self.connection_for_read(hostname, **options)
+        return self.connection_for_write(hostname, **options)
 
     broker_connection = connection
 

@@ -12,7 +12,7 @@ import kombu
 from .conf import Configuration
 
 
-def open_connection(conf: Configuration, url: str | None, **options: Any) -> kombu.Connection:
+def open_connection(conf: Configuration, url: str | list[str] | None, **options: Any) -> kombu.Connection:
     """A connection to the project's broker, made when it is first used; the options are kombu's."""
     transport_options = {**(conf.broker_transport_options or {}), **(options.pop("transport_options", None) or {})}
     return kombu.Connection(

@@ -71,6 +71,8 @@ class Settings:
         moved: names of tasks that Lightbus serves although this process does not have their functions.
         celery_serves_others: a Celery fleet shares the broker; tasks unknown here are forwarded to it.
         timezone: an IANA name; None is UTC, or local time without `enable_utc`.
+        broker_url: where messages are published and consumed; where `broker_write_url` is given they are published
+            there, and where `broker_read_url` is given consumed there.
         result_backend: a URL, a name such as `django-db`, or the path or class of a backend of Celery's.
         result_settings: what else is set for result backends, by Celery's new names: `redis_socket_timeout`,
             `database_table_names`, `result_backend_transport_options` and so on.
@@ -101,6 +103,8 @@ class Settings:
     """
 
     broker_url: str | None = None
+    broker_read_url: str | None = None
+    broker_write_url: str | None = None
     broker_transport_options: Mapping[str, object] = field(default_factory=dict)
     result_backend: str | type | None = None
     result_settings: Mapping[str, object] = field(default_factory=dict)
@@ -160,6 +164,16 @@ class Settings:
     state_db: str | None = None
 
     @property
+    def read_url(self) -> str | None:
+        """Where messages are consumed."""
+        return self.broker_read_url or self.broker_url
+
+    @property
+    def write_url(self) -> str | None:
+        """Where messages are published."""
+        return self.broker_write_url or self.broker_url
+
+    @property
     def result_codec(self) -> Codec:
         """How results are written and read."""
         accept = self.accept_content if self.result_accept_content is None else self.result_accept_content
@@ -203,6 +217,8 @@ class Settings:
                 raise ConfigError(f"the Celery setting {given[new]!r} cannot be {value!r}: {error}") from error
             if target:
                 values[target] = converted
+        if not values.get("broker_url"):
+            values["broker_url"] = values.get("broker_write_url") or values.get("broker_read_url")
         if tls := found.get("broker_use_ssl"):
             values["broker_transport_options"] = {**values.get("broker_transport_options", {}), "ssl": tls}
         return _with_default_queue(cls(**values, result_settings=others), found)
@@ -233,6 +249,11 @@ class Settings:
         if queue_type != "classic":
             arguments["x-queue-type"] = queue_type
         return CeleryQueue(name=name, arguments=arguments)
+
+
+def urls(value: Any) -> str | None:
+    """One URL, or several to try one after the other."""
+    return value or None if isinstance(value, str) or value is None else ";".join(value)
 
 
 def _boolean(value: object) -> bool:
@@ -377,7 +398,9 @@ def _refuse(text: str) -> Any:
 
 #: Celery's name -> the field of `Settings` (`""`: only checked) and the conversion.
 _TABLE: dict[str, tuple[str, Callable[[Any], object]]] = {
-    "broker_url": ("broker_url", lambda v: v if isinstance(v, str) or v is None else ";".join(v)),
+    "broker_url": ("broker_url", urls),
+    "broker_read_url": ("broker_read_url", urls),
+    "broker_write_url": ("broker_write_url", urls),
     "broker_transport_options": ("broker_transport_options", dict),
     "broker_use_ssl": ("", lambda value: value),  # an option of the transport here
     "result_backend": ("result_backend", _backend),

@@ -26,7 +26,7 @@ from celery import Celery
 from celery.app.defaults import DEFAULTS
 
 from ..app import default_app
-from ..settings import Settings, backend_setting
+from ..settings import Settings, backend_setting, urls
 from .adoption import adopt
 from .beat import moved_entries, watch_beat
 from .bridge import bridge_of, described, setting
@@ -97,9 +97,11 @@ def settings_from(celery_app: Celery) -> Settings:
             values[name] = value
     timezone = conf.timezone
     connection = celery_app.connection_for_write()
+    read, write = urls(conf.broker_read_url), urls(conf.broker_write_url)
     return dataclasses.replace(
         Settings.from_mapping(values),
-        broker_url=conf.broker_write_url or connection.as_uri(include_password=True),
+        broker_url=write or connection.as_uri(include_password=True),
+        broker_read_url=read if read != write else None,
         result_backend=conf.result_backend or None,
         timezone=None if timezone is None else str(timezone),
         # The type of queues that Celery creates as needed; the default queue is among `celery_queues`.

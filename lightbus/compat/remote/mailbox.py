@@ -13,7 +13,7 @@ from kombu.pidbox import Mailbox
 
 if TYPE_CHECKING:
     from ..app import TaskApp
-    from ..events import Switch
+    from ..events import Post, Switch
 
 CONNECT_SECONDS = 5.0
 
@@ -25,15 +25,17 @@ def can_be_controlled(app: TaskApp) -> bool:
     return not app.bus.url.startswith("memory:")
 
 
-def open_connection(app: TaskApp, *, heartbeat_seconds: float = 0.0) -> kombu.Connection:
+def open_connection(app: TaskApp, *, to_write: bool = True, heartbeat_seconds: float = 0.0) -> kombu.Connection:
     """A connection to the app's broker, not yet connected.
 
     Args:
+        to_write: where commands are sent, and their answers awaited; False: where a node listens.
         heartbeat_seconds: for one that stays open and is looked after; 0.0 for none.
     """
     _ = app.transport  # its driver makes the scheme known to kombu, when that is one of Lightbus's own
+    url = (app.settings.broker_write_url if to_write else None) or app.bus.url
     return kombu.Connection(
-        app.bus.url, transport_options=dict(app.settings.broker_transport_options), connect_timeout=CONNECT_SECONDS,
+        url, transport_options=dict(app.settings.broker_transport_options), connect_timeout=CONNECT_SECONDS,
         heartbeat=heartbeat_seconds,
     )  # fmt: skip
 
@@ -70,13 +72,14 @@ class Announcer:
     """Publishes a worker's own events, as Celery's `EventDispatcher` does.
 
     Args:
+        post: to which exchange, and by which serializer.
         made: makes an event of its kind and fields.
     """
 
-    def __init__(self, connection: kombu.Connection, exchange: str, hostname: str, made: Made) -> None:
+    def __init__(self, connection: kombu.Connection, post: Post, hostname: str, made: Made) -> None:
         kind = "fanout" if connection.transport.driver_type in ("redis", "gcpubsub") else "topic"
-        self._exchange = kombu.Exchange(exchange, type=kind)
-        self._producer = kombu.Producer(connection.channel(), self._exchange, serializer="json")
+        self._exchange = kombu.Exchange(post.exchange, type=kind)
+        self._producer = kombu.Producer(connection.channel(), self._exchange, serializer=post.serializer)
         self._hostname = hostname
         self._made = made
 

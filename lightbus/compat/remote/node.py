@@ -11,6 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -55,14 +56,20 @@ class _Listening:
         pause = 0.0
         while self._worker.lives:
             try:
-                with open_connection(self._node.app, heartbeat_seconds=HEARTBEAT_SECONDS) as connection:
+                with open_connection(self._node.app, to_write=False, heartbeat_seconds=HEARTBEAT_SECONDS) as connection:
                     connection.ensure_connection(max_retries=1, timeout=5)
-                    self._serve(connection)
+                    with self._way_out(connection) as outgoing:
+                        self._serve(connection, outgoing)
             except Exception as error:  # noqa: BLE001 - a broker that is away has as many errors as transports
                 pause = FIRST_PAUSE_SECONDS if self._listens or not pause else min(2 * pause, LONGEST_PAUSE_SECONDS)
                 self._complain(error)
                 time.sleep(pause)
             self._announcer, self._listens = None, False
+
+    def _way_out(self, connection: kombu.Connection) -> AbstractContextManager[kombu.Connection]:
+        """Where events are sent: the same connection, unless the settings have an URL of its own for that."""
+        app = self._node.app
+        return open_connection(app) if app.settings.broker_write_url else nullcontext(connection)
 
     def _complain(self, error: Exception) -> None:
         """Once, as long as it is the same."""
@@ -75,11 +82,11 @@ class _Listening:
         )  # fmt: skip
         self._said = text
 
-    def _serve(self, connection: kombu.Connection) -> None:
+    def _serve(self, connection: kombu.Connection, outgoing: kombu.Connection) -> None:
         mailbox, hostname, app = self._mailbox(connection), self._node.hostname, self._node.app
         if self._node.heartbeat_seconds is not None:
             made = partial(app.task_events.made, hostname=hostname, pid=self._worker.pid)
-            self._announcer = Announcer(connection, app.settings.event_exchange, hostname, made)
+            self._announcer = Announcer(outgoing, app.event_post, hostname, made)
         panel = Panel(
             self._node, self._worker, connection, beat=lambda: self._beat("worker-heartbeat"), started=self._started
         )
