@@ -1,6 +1,6 @@
 """Celery's own integration tests, with a Lightbus worker where they start Celery's: what `make celery-tests` calls.
 
-    python -m tests.celery_suite [--broker redis|rabbitmq] [arguments of pytest]
+    python -m tests.celery_suite [--broker redis|rabbitmq] [--worker lightbus|celery] [arguments of pytest]
 
 Brokers are private ones and end with the run. Exit code 0: every test came out as `known.py` says, on each broker.
 """
@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tests.brokers import BrokerFailed, BrokerMissing, RabbitMQ, Redis
-from tests.celery_suite.names import BROKER, FOLDER
+from tests.celery_suite.names import BROKER, FOLDER, WORKER
 from tests.celery_suite.sdist import SuiteUnavailable, fetch
 from tests.processes import ROOT
 from tests.tools.run import install_missing
@@ -28,7 +28,7 @@ CACHE = ROOT / ".celery-suite"
 
 
 @contextlib.contextmanager
-def environment(broker: str, folder: Path) -> Iterator[dict[str, str]]:
+def environment(broker: str, worker: str, folder: Path) -> Iterator[dict[str, str]]:
     """Start the brokers of one run, and say where they are as Celery's tests want to hear it.
 
     Results are in Redis also on RabbitMQ: a row of Celery's own test matrix, and some tests read Redis themselves.
@@ -49,17 +49,18 @@ def environment(broker: str, folder: Path) -> Iterator[dict[str, str]]:
             "REDIS_PORT": str(redis.port),
             FOLDER: str(folder),
             BROKER: broker,
+            WORKER: worker,
         }
 
 
-def run(broker: str, suite: Path, arguments: Sequence[str]) -> int:
+def run(broker: str, worker: str, suite: Path, arguments: Sequence[str]) -> int:
     """The exit code of pytest over Celery's tests on one broker."""
     command = [
         sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "celery.contrib.pytest",
         "-p", "tests.celery_suite.plugin", "--tb=short", "-rfE", "t/integration", *arguments,
     ]  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="lightbus-celery-suite-") as folder:
-        with environment(broker, Path(folder)) as told:
+        with environment(broker, worker, Path(folder)) as told:
             told["PYTHONPATH"] = os.pathsep.join(map(str, [suite, ROOT, ROOT / "scheduler"]))
             return subprocess.run(command, cwd=suite, env=told, check=False).returncode
 
@@ -69,6 +70,9 @@ def main(arguments: Sequence[str]) -> int:
         prog="make celery-tests", description="Celery's integration tests, on a Lightbus worker.", allow_abbrev=False
     )
     parser.add_argument("--broker", choices=BROKERS, action="append", help="only on this one; repeatable")
+    parser.add_argument(
+        "--worker", choices=("lightbus", "celery"), default="lightbus", help="celery: its own, to compare; none may fail"
+    )
     chosen, rest = parser.parse_known_args(arguments)
     if not install_missing():
         return 2
@@ -77,8 +81,8 @@ def main(arguments: Sequence[str]) -> int:
         suite = fetch(celery, CACHE)
         codes = {}
         for broker in chosen.broker or BROKERS:
-            print(f"Celery {celery}'s integration tests on {broker}, served by lightbus worker", flush=True)
-            codes[broker] = run(broker, suite, rest)
+            print(f"Celery {celery}'s integration tests on {broker}, served by {chosen.worker} worker", flush=True)
+            codes[broker] = run(broker, chosen.worker, suite, rest)
     except (BrokerFailed, BrokerMissing, SuiteUnavailable) as error:
         print(error, file=sys.stderr)
         return 2

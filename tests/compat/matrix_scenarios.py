@@ -70,13 +70,16 @@ class Client:
 
 
 def left_seconds() -> float:
-    """Until nobody waits any more: one moment for all, or those that never come would wait one after the other."""
-    return max(0.0, ENDS_AT - time.monotonic())
+    """Until nobody waits any more: one moment for all, or those that never come would wait one after the other.
+
+    Never 0, which Celery before 5.5 takes for no limit at all.
+    """
+    return max(0.01, ENDS_AT - time.monotonic())
 
 
 def until(happened: Callable[[], Any]) -> None:
     while not happened():
-        if not left_seconds():
+        if time.monotonic() > ENDS_AT:
             raise TimeoutError
         time.sleep(0.02)
 
@@ -470,6 +473,19 @@ def _failed_chord(build: Callable[[Client], Any]) -> Scenario:
 
 
 CANVASES |= {name: _failed_chord(build) for name, build in FAILED_CHORDS.items()}
+
+
+#: What Celery itself makes something of from that version on only, and what it did before. With an older one Lightbus
+#: serves these alone, whoever sends them.
+SINCE: dict[str, tuple[tuple[int, int], str]] = {
+    "Reject": ((5, 7), "no result is stored: it is PENDING for ever"),
+    "ignore_result undone": ((5, 7), "the task's own ignore_result wins over that of the call"),
+    "errback by id": ((5, 7), "an errback with arguments of its own is not called with the id alone"),
+    "errback of a chord by id": ((5, 7), "as `errback by id`"),
+    "group at the end of a chain in a header": (
+        (5, 7), "the process that counts the header waits without an end for the group, which it should run itself",
+    ),
+}  # fmt: skip
 
 
 def play(app: Any, ways: list[list[str]]) -> list[Any]:

@@ -1,5 +1,6 @@
 """The same scenarios sent by Celery and by Lightbus, and run by Celery, by Lightbus, and where there are several tasks
-by both in turn. What Celery alone makes of each is the measure: all other ways must come to the same.
+by both in turn. What Celery alone makes of each is the measure: all other ways must come to the same. Of what an older
+Celery does not do, what Lightbus makes of Celery's message is.
 
 One Celery worker and one Lightbus worker per broker serve all of them; the results lie in Redis.
 """
@@ -15,10 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from celery import VERSION
 from celery import __version__ as celery_version
 
 from tests.brokers import Brokers
-from tests.compat.matrix_scenarios import CANVASES, SCENARIOS
+from tests.compat.matrix_scenarios import CANVASES, SCENARIOS, SINCE
 from tests.processes import ROOT, Processes
 
 PROJECT = "tests.compat.matrix_project"
@@ -26,6 +28,9 @@ BROKERS = ("redis", "amqp")
 CLIENTS = ("celery", "lightbus")
 SIDES = ("c", "l")
 MIXED = {"celery": "cl", "lightbus": "lc"}  #: of several tasks, by who sends them
+
+#: What the Celery that is installed does not do itself yet.
+NOT_YET = {name for name, (since, _) in SINCE.items() if VERSION[:2] < since}
 
 Outcomes = dict[tuple[str, str, str], object]
 
@@ -70,6 +75,7 @@ def outcomes(
 ) -> Iterator[Outcomes]:
     ways = [(client, sides, name) for name in SCENARIOS for client in CLIENTS for sides in SIDES]
     ways += [(client, sides, name) for name in CANVASES for client in CLIENTS for sides in (*SIDES, MIXED[client])]
+    ways = [(client, sides, name) for client, sides, name in ways if sides == "l" or name not in NOT_YET]
     with brokers.redis_database() as redis_url, contextlib.ExitStack() as stack:
         broker = redis_url if request.param == "redis" else stack.enter_context(brokers.vhost())
         environment = {"MATRIX_BROKER": broker, "MATRIX_RESULTS": redis_url, "MATRIX_NOTES": redis_url}
@@ -80,8 +86,9 @@ def outcomes(
 @pytest.mark.timeout(300)  # the first of them plays all
 @pytest.mark.parametrize("name", [*SCENARIOS, *CANVASES])
 def test_it_comes_to_what_celery_alone_makes_of_it(outcomes: Outcomes, name: str) -> None:
-    measure = outcomes["celery", "c", name]
+    served = "l" if name in NOT_YET else "c"
+    measure = outcomes["celery", served, name]
     different = {way: value for way, value in outcomes.items() if way[2] == name and value != measure}
 
     assert "TimeoutError" not in json.dumps(measure)
-    assert different == {}, f"Celery {celery_version} alone makes {measure!r} of it"
+    assert different == {}, f"sent by Celery {celery_version} and run by {served!r} it comes to {measure!r}"
