@@ -1,8 +1,9 @@
-"""`lightbus worker --http`: the metrics of a worker, and the process that serves them with its health."""
+"""`lightbus worker --http`: the metrics of a worker, and the port where they are served with its health."""
 
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,14 +13,17 @@ if TYPE_CHECKING:
     from ..contrib.metrics import SharedMetrics
     from ..outbox import RelayWatcher
     from ..report import Observer
+    from ..worker import Sign
     from .apps import LoadedApp
+
+logger = logging.getLogger("lightbus.worker")
 
 
 class Monitoring:
     """Made before the app is loaded, because prometheus_client has to be told first how processes count together."""
 
     def __init__(self, address: str) -> None:
-        from ..worker.http import HttpSign  # here, since the server's modules take a while to load
+        from ..worker.http import HttpPort  # here, since the server's modules take a while to load
 
         self._shared: SharedMetrics | None = None
         if importlib.util.find_spec("prometheus_client") is not None:
@@ -28,10 +32,10 @@ class Monitoring:
             self._shared = SharedMetrics()
         shared = self._shared
         if shared is None:
-            self.sign = HttpSign(address, None)
+            self.port = HttpPort(address, None)
             return
         try:
-            self.sign = HttpSign(address, shared.page, at_end=shared.remove)
+            self.port = HttpPort(address, shared.page, if_orphaned=shared.remove)
         except BaseException:
             shared.remove()
             raise
@@ -53,8 +57,23 @@ class Monitoring:
 
         return RelayMeter()
 
+    def say_port(self) -> None:
+        """Where it is to be had, in the log."""
+        logger.info("health and metrics are served on port %d", self.port.number)
+
+    def begun(self) -> Sign:
+        """For a program without a supervisor: serves from now on, and wants to be told of the program's health."""
+        from ..worker.companions import Companions
+        from ..worker.snapshot import Snapshot
+
+        snapshot = Snapshot()
+        companions = Companions([self.port.served(snapshot)], snapshot)
+        self.say_port()
+        companions.begin()
+        return companions
+
     def close(self) -> None:
-        self.sign.gone()
+        self.port.close()
         if self._shared is not None:
             self._shared.remove()
 

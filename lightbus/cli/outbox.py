@@ -93,22 +93,23 @@ def relay(
         if (systemd := Systemd.from_environment(os.environ)) is not None:
             signs.append(systemd)
         if monitoring is not None:
-            monitoring.sign.start()
-            signs.append(monitoring.sign)
+            signs.append(monitoring.begun())
         watcher = None if monitoring is None else monitoring.relay_watcher()
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        with relaying(app.buses, options, watcher):
-            for bus in app.buses:
-                for store in bus.outboxes():
-                    say(f"lightbus {VERSION} relay: {store.name} of {bus.name} to {without_password(bus.url)}")
-            say(f"lightbus outbox relay ready pid={os.getpid()}")
-            while not stop.wait(SIGN_SECONDS):
-                for sign in signs:
-                    sign.show(Health(ready=True, processes=1, consuming=1), time.monotonic())
-        for sign in signs:
-            sign.gone()
+        try:
+            with relaying(app.buses, options, watcher):
+                for bus in app.buses:
+                    for store in bus.outboxes():
+                        say(f"lightbus {VERSION} relay: {store.name} of {bus.name} to {without_password(bus.url)}")
+                say(f"lightbus outbox relay ready pid={os.getpid()}")
+                while not stop.wait(SIGN_SECONDS):
+                    for sign in signs:
+                        sign.show(Health(ready=True, processes=1, consuming=1), time.monotonic())
+        finally:
+            for sign in signs:
+                sign.gone()
         app.close()
     return EXIT_OK
 

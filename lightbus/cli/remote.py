@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ def remote_control(app: LoadedApp, buses: Sequence[Bus], rates: Rates, flags: Ce
     def conf(with_defaults: bool) -> dict[str, Any]:
         return dict(told.conf.table(with_defaults=with_defaults)) if hasattr(told, "conf") else {}
 
-    def attendant(attended: Attended) -> None:
+    def load() -> Callable[[Attended], None]:
         from ..compat.remote.node import run_node  # in its process: the others need no pidbox
         from ..compat.remote.panel import ControlNode
 
@@ -64,9 +65,9 @@ def remote_control(app: LoadedApp, buses: Sequence[Bus], rates: Rates, flags: Ce
             task_app, served[0].hostname, conf, rates, heartbeat_seconds=flags.heartbeat_seconds,
             mingles=flags.mingles, state_db=path,
         )  # fmt: skip
-        run_node(node, attended)
+        return partial(run_node, node)
 
-    return Remote(Program(attendant, keeps=(rates.fileno(),)), task_app.revokes.keep_over_exec)
+    return Remote(Program(load, keeps=(rates.fileno(),)), task_app.revokes.keep_over_exec)
 
 
 def _state_file(given: str, setting: str | None) -> Path | None:

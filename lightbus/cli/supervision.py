@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from ..core.errors import ConfigError
-from ..worker import Autoscale, HealthFile, Limits, Oversight, Sign, Systemd
+from ..worker import Autoscale, HealthFile, Limits, MakeCompanion, Oversight, Sign, Systemd
 from ..worker.pidfile import PidFile
 from .remote import Remote
 from .shared import Grouped
@@ -65,8 +65,8 @@ class Supervision:
     pidfile: Path | None
 
     def oversight(
-        self, threads: int, pidfile: PidFile | None, more: Sequence[Sign] = (),
-        before_fork: Callable[[], None] = lambda: None, remote: Remote | None = None,
+        self, threads: int, pidfile: PidFile | None, more: Sequence[Sign], before_fork: Callable[[], None],
+        remote: Remote | None, companions: Sequence[MakeCompanion],
     ) -> Oversight:  # fmt: skip
         """For the supervisor of processes with `threads` threads each; it tells `more` of its health too."""
         signs: list[Sign] = [] if self.health_file is None else [HealthFile(self.health_file)]
@@ -83,7 +83,7 @@ class Supervision:
         return Oversight(
             threads=threads, limits=self.limits, autoscale=self.autoscale, signs=signs, reload_on_change=self.reload,
             before_fork=before_fork, before_exec=before_exec,
-            attendant=None if remote is None else remote.attendant,
+            attendant=None if remote is None else remote.attendant, companions=companions,
         )  # fmt: skip
 
     def refuse_solo(self) -> None:

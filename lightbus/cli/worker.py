@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -22,13 +23,14 @@ from ..listeners import EventEndpoint
 from ..serving import CallEndpoint
 from ..version import VERSION
 from ..worker import (
-    AnswerSign,
+    MakeCompanion,
     Process,
     Sign,
     Supervised,
     Supervisor,
     WorkerOptions,
     answered_here,
+    answers,
     permits_of,
     rates_of,
 )
@@ -164,20 +166,21 @@ def worker(
 
             def child(supervised: Supervised) -> None:
                 if monitoring is not None:
-                    monitoring.sign.leave()
+                    monitoring.port.close()
                 if beside is not None:
                     beside.leave()
                 with life.process(), contextlib.ExitStack() as stack:
                     Process(buses, options, supervised).run(ready=lambda: _enter(stack, relays))
 
+            companions: list[MakeCompanion] = [partial(answers, described)]
             if monitoring is not None:
-                monitoring.sign.start()
-            signs: list[Sign] = [*life.signs, *([] if monitoring is None else [monitoring.sign]), AnswerSign(described)]
-            signs += [] if beside is None else [beside]
+                companions.append(monitoring.port.served)
+                monitoring.say_port()
+            signs: list[Sign] = [*life.signs, *([] if beside is None else [beside])]
             if log_format == "text" and logs.is_terminal():
                 signs.append(logs.TerminalTitle(sys.stderr))
             remote = remote_control(app, buses, rates, flags)
-            oversight = supervision.oversight(threads, pidfile, signs, life.before_fork, remote)
+            oversight = supervision.oversight(threads, pidfile, signs, life.before_fork, remote, companions)
             return Supervisor(options.processes, child, oversight).run(lambda pids: say(_ready(pids)))
 
 

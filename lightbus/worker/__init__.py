@@ -12,11 +12,13 @@ runs         what runs now, its hard limit, and who ends it                     
 
 Between the two kinds of process: a board in shared memory that says what runs and what crashed (board.py, crashes.py,
 accounts.py), and a channel for words (control.py, lost.py). Beside the supervisor: limits, autoscale, health, pidfile,
-reload; and as processes of their own (beside.py) health over HTTP (http.py) and what is asked about it (answering.py).
+reload; and in one process of their own (beside.py, companions.py) what has connections: health over HTTP (http.py),
+what is asked about the worker (answering.py) and remote control (attendant.py, remote.py).
 """
 
-from .answering import AnswerSign, answered_here
+from .answering import answered_here, answers
 from .autoscale import Autoscale
+from .companions import MakeCompanion
 from .control import Supervised
 from .health import Health, HealthFile, Sign, Systemd
 from .limits import Limits
@@ -28,6 +30,6 @@ from .served import permits_of, rates_of
 from .supervisor import Oversight, Supervisor
 
 __all__ = [
-    "AnswerSign", "Autoscale", "Health", "HealthFile", "Limits", "Oversight", "Permits", "Process", "Rates", "Sign",
-    "Supervised", "Supervisor", "Systemd", "WorkerOptions", "answered_here", "permits_of", "rates_of",
+    "Autoscale", "Health", "HealthFile", "Limits", "MakeCompanion", "Oversight", "Permits", "Process", "Rates", "Sign",
+    "Supervised", "Supervisor", "Systemd", "WorkerOptions", "answered_here", "answers", "permits_of", "rates_of",
 ]  # fmt: skip

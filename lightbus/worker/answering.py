@@ -1,10 +1,8 @@
-"""Answers what is asked about a worker, from a process beside the supervisor: also while all handlers are busy."""
+"""Answers what is asked about a worker, from beside the supervisor: also while all handlers are busy."""
 
 from __future__ import annotations
 
 import logging
-import os
-import select
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,13 +12,13 @@ from ..core.description import Description
 from ..core.errors import AccessRefused, LightbusError, TopologyMismatch
 from ..describing import Answerer, Load
 from ..ports import Transport
-from .beside import Beside, Snapshot
-from .health import Health
+from .companions import Companion, Run
+from .snapshot import Snapshot
 
 logger = logging.getLogger("lightbus.worker")
 
 LOOK_SECONDS = 0.5
-ENDING_SECONDS = 2.0  #: what the process gets to take its queues away, before it is killed
+ENDING_SECONDS = 2.0  #: what the thread of a worker without a supervisor gets to take its queues away
 FIRST_PAUSE_SECONDS = 1.0  #: before a broker that could not be reached is tried again; doubled each time
 LONGEST_PAUSE_SECONDS = 30.0
 
@@ -28,53 +26,22 @@ LONGEST_PAUSE_SECONDS = 30.0
 DescribeAll = Callable[[], Sequence[tuple[Transport, Description]]]
 
 
-class AnswerSign:
-    """A `Sign` that keeps the process running from when the worker is ready until it stops.
+def answers(describe_all: DescribeAll, snapshot: Snapshot) -> Companion:
+    """Answers from when the worker is ready until it stops.
 
     Args:
-        describe_all: called in the process.
+        describe_all: called in the process beside the supervisor.
     """
 
-    def __init__(self, describe_all: DescribeAll) -> None:
-        self._describe_all = describe_all
-        self._snapshot = Snapshot()
-        self._stop_reader, self._stop_writer = os.pipe()
-        self._process = Beside(
-            "answers what is asked about this worker", self._answer, keeps=(self._stop_reader, self._stop_writer),
-            on_stop=self._on_stop,
-        )  # fmt: skip
-        self._has_begun = False
-
-    def show(self, health: Health, now: float) -> None:
-        """See `Sign`."""
-        self._snapshot.write(health, now)
-        if health.stopping:
-            self._process.stop()
-        elif self._has_begun or health.ready:
-            self._has_begun = True
-            self._process.keep()
-
-    def reloading(self) -> None:
-        """See `Sign`. The new code has one of its own."""
-        self.gone()
-
-    def gone(self) -> None:
-        """See `Sign`."""
-        self._process.stop()
-        self._process.end(ENDING_SECONDS)
-
-    def _answer(self, supervisor: int) -> None:
-        def is_over() -> bool:
-            return bool(select.select([self._stop_reader], [], [], LOOK_SECONDS)[0]) or os.getppid() != supervisor
-
-        answer_until(is_over, self._describe_all(), self._load)
-
-    def _on_stop(self) -> None:
-        os.write(self._stop_writer, b".")
-
-    def _load(self) -> Load:
-        health, _ = self._snapshot.read()
+    def load_now() -> Load:
+        health, _ = snapshot.read()
         return Load(processes=health.processes, slots=health.slots, busy=health.busy)
+
+    def load() -> Run:
+        apps = describe_all()
+        return lambda until: answer_until(lambda: until.wait(LOOK_SECONDS), apps, load_now)
+
+    return Companion(does="answers what is asked about this worker", load=load, ends_with_stop=True)
 
 
 @contextmanager

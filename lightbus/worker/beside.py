@@ -1,65 +1,24 @@
-"""Processes beside the supervisor: they have connections or threads, which a process that forks must not have.
+"""A process beside the supervisor: it has connections and threads, which a process that forks must not have.
 
-Each gets the supervisor's health through shared memory, is started again when it ends, and ends with the supervisor.
+It is forked from the supervisor, started again when it ends, and ended with it. What runs in it: `companions`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import mmap
 import os
 import signal
-import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-from .health import Health
+from .pauses import Pauses
 
 logger = logging.getLogger("lightbus.worker")
 
-NAME = "lightbus-beside"  #: of the processes, in `ps -o comm`; Linux takes 15 bytes
-LONGEST_PAUSE_SECONDS = 10.0  #: before a process that has ended is started again
-LONG_LIFE_SECONDS = 60.0  #: it was well: the pauses begin anew
-_NAMES = [field.name for field in fields(Health)]
-_LAYOUT = struct.Struct(f"=Id{len(_NAMES)}q")
-
-
-class Snapshot:
-    """A supervisor's last word on its health, in memory that forked processes share. One writer."""
-
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _LAYOUT.size)
-        self._sequence = 0
-
-    def write(self, health: Health, now: float) -> None:
-        """`now` is `time.monotonic()`, which is one clock for all processes of a machine."""
-        self._sequence = (self._sequence + 2) & 0xFFFFFFFE
-        values = [int(getattr(health, name)) for name in _NAMES]
-        struct.pack_into("=I", self._memory, 0, self._sequence + 1)  # odd: being written
-        _LAYOUT.pack_into(self._memory, 0, self._sequence + 1, now, *values)
-        struct.pack_into("=I", self._memory, 0, self._sequence)
-
-    def read(self) -> tuple[Health, float]:
-        """The health, and when it was written; 0.0 for never."""
-        while True:
-            sequence, at, *values = _LAYOUT.unpack_from(self._memory, 0)
-            again = struct.unpack_from("=I", self._memory, 0)[0]
-            if sequence == again and sequence % 2 == 0:
-                return _health(values), at
-
-
-def _health(values: list[int]) -> Health:
-    known: dict[str, Any] = dict(zip(_NAMES, values, strict=True))
-    return Health(**known | {"ready": bool(known["ready"]), "stopping": bool(known["stopping"])})
-
-
-class SupervisorGone(Exception):
-    """It was killed, or ended without a word."""
+NAME = "lightbus-beside"  #: of the process, in `ps -o comm`; Linux takes 15 bytes
 
 
 class Beside:
@@ -67,33 +26,17 @@ class Beside:
 
     Args:
         does: what it is there for, to complete "the process that ...".
-        main: runs in it, told the supervisor's pid; may raise SupervisorGone.
+        main: runs in it, told the supervisor's pid. When it returns the process ends.
         keeps: descriptors that it needs besides the standard ones and those of the log.
-        at_end: called in it when the supervisor was killed, to clean up.
-        on_stop: what SIGTERM, by which it is stopped, does in it; None: it has nothing to finish, and is killed.
     """
 
-    def __init__(
-        self,
-        does: str,
-        main: Callable[[int], None],
-        *,
-        keeps: Sequence[int] = (),
-        at_end: Callable[[], None] = lambda: None,
-        on_stop: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, does: str, main: Callable[[int], None], *, keeps: Sequence[int] = ()) -> None:
         self._does = does
         self._main = main
         self._keeps = keeps
-        self._at_end = at_end
-        self._on_stop = on_stop
         self._pid = 0
         self._due = 0.0  # when it was, or is to be, started
-        self._pause = 0.0
-
-    @property
-    def is_running(self) -> bool:
-        return self._pid != 0
+        self._pauses = Pauses()
 
     def start(self) -> None:
         """Fork it. The supervisor has nothing open now that must not be inherited, but its pipes."""
@@ -104,9 +47,7 @@ class Beside:
             code = 1
             try:
                 self._become_itself()
-                with contextlib.suppress(SupervisorGone):
-                    self._main(supervisor)
-                self._at_end()
+                self._main(supervisor)
                 code = 0
             except BaseException:  # the top of this process
                 logger.exception("the process that %s ended by a defect", self._does)
@@ -118,21 +59,14 @@ class Beside:
         now = time.monotonic()
         if self._pid and os.waitpid(self._pid, os.WNOHANG)[0]:
             self._pid = 0
-            pause = 0.0 if now - self._due > LONG_LIFE_SECONDS else self._pause
+            pause = self._pauses.after(now - self._due)
             logger.error("the process that %s has ended; another starts in %.1f s", self._does, pause)
             self._due = now + pause
-            self._pause = min(LONGEST_PAUSE_SECONDS, pause * 2 or 0.5)
         if not self._pid and now >= self._due:
             self.start()
 
-    def stop(self) -> None:
-        """Ask it to end."""
-        if self._pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGTERM)
-
-    def end(self, seconds: float = 0.0) -> None:
-        """End it, after `seconds` by force. Returns when it has ended."""
+    def end(self, seconds: float) -> None:
+        """Wait for its end, which it has been told of, and after `seconds` end it by force."""
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             if self._pid and not self._has_ended_within(seconds):
                 os.kill(self._pid, signal.SIGKILL)
@@ -151,8 +85,6 @@ class Beside:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)  # they are the supervisor's, which ends this process itself
-        if (on_stop := self._on_stop) is not None:
-            signal.signal(signal.SIGTERM, lambda number, frame: on_stop())
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         _close_all_but({0, 1, 2, *self._keeps, *_log_descriptors()})

@@ -1,12 +1,12 @@
-"""Health and metrics over HTTP, from a process of its own beside the supervisor.
+"""Health and metrics over HTTP, from beside the supervisor.
 
     /healthz  200 while the supervisor is at work; what to restart a container by
     /readyz   200 while at least one process consumes and no stop was asked for; what to wait for after a start
     /metrics  in Prometheus's text format
 
-A process of its own, because the supervisor forks, which a process with threads must not, and because a slow reader
-must not hold it up. It gets the supervisor's health through shared memory, serves read-only text, and ends with the
-supervisor. Whoever reaches the port can read the names of tasks and queues: bind it to where only monitoring does.
+Not from the supervisor's own process, because that forks, which a process with threads must not, and because a slow
+reader must not hold it up. It gets the supervisor's health through shared memory and serves read-only text. Whoever
+reaches the port can read the names of tasks and queues: bind it to where only monitoring does.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -22,8 +23,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from ..core.errors import ConfigError
-from .beside import Beside, Snapshot, SupervisorGone
+from .companions import Companion, Run
 from .health import Health
+from .latch import Latch
+from .snapshot import Snapshot
 
 logger = logging.getLogger("lightbus.worker")
 
@@ -47,20 +50,20 @@ def parse_address(text: str) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-class HttpSign:
-    """A `Sign` that starts the process and keeps it running.
+class HttpPort:
+    """The port, which is taken before the app is loaded and is served from beside the supervisor.
 
     Args:
         address: where to listen; see `parse_address`.
         render_metrics: None when they are not to be had.
-        at_end: called once in that process when the supervisor was killed, to clean up after it.
+        if_orphaned: see `Companion`.
 
     Raises:
         ConfigError: the address is none, is in use, or is not this machine's.
     """
 
     def __init__(
-        self, address: str, render_metrics: RenderMetrics | None, at_end: Callable[[], None] = lambda: None
+        self, address: str, render_metrics: RenderMetrics | None, if_orphaned: Callable[[], None] = lambda: None
     ) -> None:
         host, port = parse_address(address)
         try:
@@ -71,64 +74,52 @@ class HttpSign:
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
             raise ConfigError(f"cannot listen on {address} for --http: {reason}") from error
         self._render_metrics = render_metrics
-        self._snapshot = Snapshot()
-        self._process = Beside("serves --http", self._serve, keeps=(self._listener.fileno(),), at_end=at_end)
+        self._if_orphaned = if_orphaned
 
     @property
-    def port(self) -> int:
+    def number(self) -> int:
         found: int = self._listener.getsockname()[1]
         return found
 
-    def start(self) -> None:
-        """Fork the process. Before the supervisor opens anything that it must not inherit."""
-        self._snapshot.write(Health(), time.monotonic())
-        self._process.start()
-        logger.info("health and metrics are served on port %d", self.port)
+    def served(self, snapshot: Snapshot) -> Companion:
+        """What serves it as long as there is a supervisor, before the worker is ready too."""
 
-    def show(self, health: Health, now: float) -> None:
-        """See `Sign`."""
-        self._snapshot.write(health, now)
-        self._process.keep()
+        def load() -> Run:
+            server = Server(self._listener, snapshot, self._render_metrics)
+            return server.serve_until
 
-    def reloading(self) -> None:
-        """See `Sign`. The new code listens itself."""
-        self._end()
+        return Companion(
+            does="serves --http", load=load, begins_at_once=True, keeps=(self._listener.fileno(),),
+            if_orphaned=self._if_orphaned,
+        )  # fmt: skip
 
-    def gone(self) -> None:
-        """See `Sign`."""
-        self._end()
-
-    def leave(self) -> None:
-        """In a child of the supervisor: the port is not its own."""
+    def close(self) -> None:
+        """In the supervisor at its end, and in each of its children: the port is not its own."""
         self._listener.close()
-
-    def _serve(self, supervisor: int) -> None:
-        Server(self._listener, self._snapshot, self._render_metrics, supervisor).serve_forever()
-
-    def _end(self) -> None:
-        self._listener.close()
-        self._process.end()
 
 
 class Server(ThreadingHTTPServer):
-    """Serves until the supervisor is gone."""
+    """Serves a port that somebody else has opened, and leaves it open."""
 
     daemon_threads = True
+    block_on_close = False
 
-    def __init__(
-        self, listener: socket.socket, snapshot: Snapshot, render_metrics: RenderMetrics | None, supervisor: int
-    ) -> None:
+    def __init__(self, listener: socket.socket, snapshot: Snapshot, render_metrics: RenderMetrics | None) -> None:
         super().__init__(listener.getsockname()[:2], _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
         self._snapshot = snapshot
         self._render_metrics = render_metrics
-        self._supervisor = supervisor
 
-    def service_actions(self) -> None:
-        """Called twice a second by `serve_forever`."""
-        if os.getppid() != self._supervisor:
-            raise SupervisorGone
+    def serve_until(self, until: Latch) -> None:
+        """Return when `until` is set."""
+        self.timeout = 0.0  # of `handle_request`, which is called when somebody has called
+        poller = select.poll()
+        poller.register(self.socket, select.POLLIN)
+        poller.register(until, select.POLLIN)
+        while not until.is_set():
+            poller.poll()
+            self.handle_request()
 
     def page(self, path: str) -> tuple[int, str, bytes]:
         """Status, content type and body."""

@@ -6,17 +6,19 @@ What all children were told is kept, since those that come later must hear of it
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..core.errors import ConfigError
-from .attendant import Attendant, Program
+from .attendant import Attended, Program
 from .autoscale import Autoscale, Scaler
 from .board import Board
 from .children import Child
+from .companions import Companion, Run
 from .control import Channel
-from .health import Health
+from .latch import Latch
 
 logger = logging.getLogger("lightbus.worker")
 
@@ -37,38 +39,45 @@ class Levers:
 
 
 class Remote:
-    """The attendant, if there is one, and the hands that carry its words out. A `Sign` of the supervisor's own."""
+    """The attendant, if there is one, and the hands that carry its words out. On the supervisor's thread.
+
+    Its channel outlives it: what was for one that died finds another, which knows its own questions by their numbers.
+    """
 
     def __init__(self, program: Program | None, board: Board, levers: Levers) -> None:
-        self._attendant = None if program is None else Attendant(program, board)
+        self._program = program
+        self._board = board
         self._levers = levers
         self._told: dict[str, list[object]] = {}  # by what a later word replaces
-        self._has_begun = False
+        self._ends: Sequence[Channel] = () if program is None else Channel.pair()
 
     @property
-    def channels(self) -> list[Channel]:
+    def companions(self) -> list[Companion]:
+        """The attendant: it answers from when the worker is ready, and also while that stops."""
+        program = self._program
+        if program is None:
+            return []
+        theirs, board, supervisor = self._ends[1], self._board, os.getpid()
+
+        def load() -> Run:
+            main = program.load()
+
+            def run(until: Latch) -> None:
+                main(Attended(theirs, board, supervisor, until))
+
+            return run
+
+        return [Companion(does="answers remote control", load=load, keeps=(theirs.fileno(), *program.keeps))]
+
+    @property
+    def channels(self) -> Sequence[Channel]:
         """The supervisor's end of the channel to it."""
-        return [] if self._attendant is None else [self._attendant.channel]
+        return self._ends[:1]
 
     @property
     def not_for_children(self) -> Sequence[Channel]:
         """What is to be closed in a child."""
-        return () if self._attendant is None else self._attendant.ends
-
-    def show(self, health: Health, now: float) -> None:
-        """See `Sign`: the attendant runs from when the worker is ready, and answers also while it stops."""
-        self._has_begun = self._has_begun or health.ready
-        if self._attendant is not None and self._has_begun and not health.stopping:
-            self._attendant.keep()
-
-    def reloading(self) -> None:
-        """See `Sign`. The new code has one of its own."""
-        self.gone()
-
-    def gone(self) -> None:
-        """See `Sign`."""
-        if self._attendant is not None and self._has_begun:
-            self._attendant.end()
+        return self._ends
 
     def hear(self, children: Sequence[Child]) -> None:
         """Carry out what has arrived."""

@@ -27,10 +27,12 @@ from .attendant import Program
 from .autoscale import Autoscale, Load, Scaler
 from .board import Board
 from .children import STOP_SIGNALS, Child, cause_of, resident_bytes, run_child, send_signal
+from .companions import Companions, MakeCompanion
 from .control import Channel, ChildMain, Supervised
 from .health import Health, Sign
 from .limits import Limits
 from .remote import Levers, Remote
+from .snapshot import Snapshot
 
 logger = logging.getLogger("lightbus.worker")
 
@@ -62,7 +64,8 @@ class Oversight:
         reload_on_change: for development: new code as soon as a source file changes.
         before_fork: called before each child is forked.
         before_exec: called before the supervisor becomes its own command once more.
-        attendant: what runs in a process beside the children and talks to the outside for the supervisor.
+        attendant: the companion that steers the supervisor; see `attendant`.
+        companions: what else stands beside it.
     """
 
     threads: int = 1
@@ -73,6 +76,7 @@ class Oversight:
     before_fork: Callable[[], None] = lambda: None
     before_exec: Callable[[], None] = lambda: None
     attendant: Program | None = None
+    companions: Sequence[MakeCompanion] = ()
 
 
 @dataclass(slots=True)
@@ -118,7 +122,10 @@ class Supervisor:
         self._accounts = Accounts(self._board)
         levers = Levers(self._stop_by_remote, self._reload_by_remote, self._resize, self._scaler, self._most)
         self._remote = Remote(oversight.attendant, self._board, levers)
-        self._signs: list[Sign] = [*oversight.signs, self._remote]
+        snapshot = Snapshot()
+        companions = [*(make(snapshot) for make in oversight.companions), *self._remote.companions]
+        self._companions = Companions(companions, snapshot)
+        self._signs: list[Sign] = [*oversight.signs, self._companions]
         self._short_lives = 0
         self._restarts = 0
         self._asked = _Asked()
@@ -148,6 +155,7 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)  # only so that it writes to the wake-up pipe
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # held back over an exec
         try:
+            self._companions.begin()
             self._start_first()
             if self._oversight.reload_on_change:
                 self._watch = reload.SourceWatch()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import time
 from collections import Counter
@@ -43,6 +42,14 @@ class Board(Protocol):
     def place(self, number: int) -> Place: ...
 
 
+class Latch(Protocol):
+    """What is used of `lightbus.worker.latch.Latch`."""
+
+    def is_set(self) -> bool: ...
+
+    def wait(self, seconds: float) -> bool: ...
+
+
 class Attended(Protocol):
     """What is used of `lightbus.worker.attendant.Attended`."""
 
@@ -54,6 +61,9 @@ class Attended(Protocol):
 
     @property
     def supervisor(self) -> int: ...
+
+    @property
+    def ended(self) -> Latch: ...
 
 
 class Refused(ValueError):
@@ -69,15 +79,20 @@ class Worker:
         self._handled = [0] * len(self._places)
         self._handled_before = 0  # by processes that have ended
         self._totals: dict[int, Mapping[str, int]] = {}  # by process, of those too that have ended
-        self._number = os.getpid() << 20  # no answer to a node that was there before is taken for one's own
+        self._number = time.monotonic_ns()  # no answer to a node that was there before is taken for one's own
         self.threads = attended.board.threads
+        self._ended = attended.ended
         self.pid = attended.supervisor
         self.pids: Sequence[int] = ()  #: of the processes that stay, as of the last question
 
     @property
     def lives(self) -> bool:
-        """Whether the supervisor does."""
-        return os.getppid() == self.pid
+        """Whether it does: else the node has to end."""
+        return not self._ended.is_set()
+
+    def rest(self, seconds: float) -> None:
+        """Do nothing for so long, or until the worker has ended."""
+        self._ended.wait(seconds)
 
     def active(self) -> int:
         """Slots in use."""

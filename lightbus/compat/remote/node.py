@@ -1,7 +1,7 @@
-"""The control node: one process beside a worker's children, with a connection of its own.
+"""The control node: it stands beside a worker's children, with a connection of its own.
 
 It listens for commands, beats, and greets the other nodes once. It holds no message and no task: what goes wrong here
-is logged, and it connects anew. SIGTERM ends it, after a good-bye.
+is logged, and it connects anew. It ends with the worker, after a good-bye.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from .revoking import take_revokes
 
 logger = logging.getLogger("lightbus.worker")
 
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 0.25  #: an end of the worker is seen after so long
+BEAT_SECONDS = 2.0  #: how often the connection is looked after where the node itself does not beat
 MINGLE_SECONDS = 1.0
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 10.0
@@ -37,7 +38,7 @@ HEARTBEAT_SECONDS = 30.0  #: of the connection on AMQP
 
 
 def run_node(node: ControlNode, attended: Attended) -> None:
-    """See `worker.attendant.AttendantMain`: returns when the supervisor has ended."""
+    """See `worker.attendant.Program`: returns when the worker has ended."""
     _Listening(node, Worker(attended)).run()
 
 
@@ -63,7 +64,7 @@ class _Listening:
             except Exception as error:  # noqa: BLE001 - a broker that is away has as many errors as transports
                 pause = FIRST_PAUSE_SECONDS if self._listens or not pause else min(2 * pause, LONGEST_PAUSE_SECONDS)
                 self._complain(error)
-                time.sleep(pause)
+                self._worker.rest(pause)
             self._announcer, self._listens = None, False
 
     def _way_out(self, connection: kombu.Connection) -> AbstractContextManager[kombu.Connection]:
@@ -115,7 +116,7 @@ class _Listening:
             self._say_goodbye()
 
     def _listen(self, connection: kombu.Connection) -> None:
-        pause = self._node.heartbeat_seconds or LOOK_SECONDS
+        pause = self._node.heartbeat_seconds or BEAT_SECONDS
         next_beat = time.monotonic() + pause
         while self._worker.lives:
             drain(connection, min(LOOK_SECONDS, next_beat - time.monotonic()))
