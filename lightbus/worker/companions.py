@@ -15,6 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
 
 from .beside import Beside
 from .health import Health
@@ -119,79 +121,87 @@ class Companions:
 
 
 class _Host:
-    """In the process: runs the companions until the worker has ended."""
+    """In the process: runs the companions until the worker has ended.
+
+    They are loaded one after the other on its main thread, with low priority, which a thread never gets back and hands
+    on to those that it starts. So those of the companions stand before, and wait.
+    """
 
     def __init__(self, companions: Sequence[Companion], moments: Moments, supervisor: int) -> None:
-        self._waiting = list(companions)
         self._companions = companions
         self._moments = moments
         self._supervisor = supervisor
-        self._threads: list[threading.Thread] = []
+        self._seats = [_Seat(one, moments.stops if one.ends_with_stop else moments.has_ended) for one in companions]
 
     def run(self) -> None:
         moments = self._moments
-        self._begin([one for one in self._waiting if one.begins_at_once])
+        for seat in self._seats:
+            seat.thread.start()
+        if sys.platform == "linux":  # elsewhere a thread has no priority of its own
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
+        for seat in [one for one in self._seats if one.companion.begins_at_once]:
+            seat.load()
+        waiting = [one for one in self._seats if not one.companion.begins_at_once]
         while not moments.has_ended.is_set() and os.getppid() == self._supervisor:
-            if not self._waiting:
+            if not waiting:
                 moments.has_ended.wait(LOOK_SECONDS)
             elif moments.is_ready.wait(LOOK_SECONDS):
-                self._begin(self._waiting)
+                waiting.pop(0).load()
         is_orphaned = not moments.has_ended.is_set()
         moments.stops.set()
         moments.has_ended.set()
         deadline = time.monotonic() + END_SECONDS
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        for seat in self._seats:
+            seat.end(max(0.0, deadline - time.monotonic()))
         if is_orphaned:
             for one in self._companions:
                 one.if_orphaned()
 
-    def _begin(self, companions: Sequence[Companion]) -> None:
-        self._waiting = [one for one in self._waiting if one not in companions]
-        for one in companions:
-            until = self._moments.stops if one.ends_with_stop else self._moments.has_ended
-            thread = threading.Thread(target=_keep, args=(one, until), name="lightbus-companion", daemon=True)
-            self._threads.append(thread)
-            thread.start()
 
+class _Seat:
+    """A companion and its thread."""
 
-def _keep(companion: Companion, until: Latch) -> None:
-    """Run it, again and again where it fails."""
-    pauses = Pauses()
-    while not until.is_set():
-        started = time.monotonic()
+    def __init__(self, companion: Companion, until: Latch) -> None:
+        self.companion = companion
+        self.thread = threading.Thread(target=self._keep, name="lightbus-companion", daemon=True)
+        self._until = until
+        self._loaded: SimpleQueue[Run | None] = SimpleQueue()
+
+    def load(self) -> None:
+        """Have it begin. Where that fails it is tried again on its own thread."""
+        if self._until.is_set():
+            return
         try:
-            _loaded(companion)(until)
-            reason = "it ended by itself"
-        except BaseException as error:  # the top of this thread
-            reason = repr(error)
-            logger.exception("what %s failed", companion.does)
-        if not until.is_set():
+            self._loaded.put(self.companion.load())
+        except BaseException as error:  # noqa: BLE001  # what is wrong with one is nothing to the others
+            self._loaded.put(partial(_fail, error))
+
+    def end(self, seconds: float) -> None:
+        """Wait for its end, whose moment has come."""
+        self._loaded.put(None)
+        self.thread.join(seconds)
+
+    def _keep(self) -> None:
+        """Run it, again and again where it fails."""
+        companion, until, pauses = self.companion, self._until, Pauses()
+        run = self._loaded.get()
+        while run is not None and not until.is_set():
+            started = time.monotonic()
+            try:
+                run(until)
+            except BaseException:  # the top of this thread
+                logger.exception("what %s failed", companion.does)
+            if until.is_set():
+                return
             pause = pauses.after(time.monotonic() - started)
-            logger.error("what %s is started again in %.1f s: %s", companion.does, pause, reason)
+            logger.error("what %s has ended; it begins again in %.1f s", companion.does, pause)
             until.wait(pause)
+            run = self._load_and_run
+
+    def _load_and_run(self, until: Latch) -> None:
+        self.companion.load()(until)
 
 
-def _loaded(companion: Companion) -> Run:
-    """What it runs; made with low priority, where the system has one per thread.
-
-    Raises what it raises.
-    """
-    made: list[Run] = []
-    failures: list[BaseException] = []
-
-    def load() -> None:
-        if sys.platform == "linux":  # elsewhere the number of a thread may be that of another process
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
-        try:
-            made.append(companion.load())
-        except BaseException as error:  # noqa: BLE001  # raised where it is waited for
-            failures.append(error)
-
-    thread = threading.Thread(target=load, name="lightbus-loads", daemon=True)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-    return made[0]
+def _fail(error: BaseException, until: Latch) -> None:
+    raise error
