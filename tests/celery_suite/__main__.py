@@ -71,7 +71,10 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--broker", choices=BROKERS, action="append", help="only on this one; repeatable")
     parser.add_argument(
-        "--worker", choices=("lightbus", "celery"), default="lightbus", help="celery: its own, to compare; none may fail"
+        "--worker",
+        choices=("lightbus", "celery"),
+        default="lightbus",
+        help="celery: its own, to compare; none may fail",
     )
     chosen, rest = parser.parse_known_args(arguments)
     if not install_missing():
