@@ -21,14 +21,14 @@ from amqp.exceptions import FrameSyntaxError
 
 from ...core.errors import AccessRefused, ConnectionLost, NotConfirmed, TransportError, Unroutable, Unwritable
 from ...core.message import Route, Wire
-from ...core.outcome import REPEAT_HEADER
 from ...forks import renewed_after_fork
 from .amqp_declare import delayed_route
 from .amqp_errors import CONNECTION_ERRORS, publish_error
 from .amqp_options import AmqpOptions
 from .amqp_outgoing import frames_of
-from .amqp_wire import message_of
+from .amqp_wire import message_of, wire_of
 from .link import Link
+from .publications import Publication, mark_returned, repeats_of, settled_by
 from .refusals import Refusals
 
 #: What py-amqp raises for a header or property that it cannot encode. The first counts as a connection error there.
@@ -48,24 +48,6 @@ GATHERED_BYTES = 16_384
 #: With so many, confirms are read together, that long after the last ones.
 MANY_UNCONFIRMED = 32
 REST_SECONDS = 0.002
-
-
-class _Publication:
-    """A message on its way: written, or waiting for a connection."""
-
-    __slots__ = ("deadline", "future", "mandatory", "returned", "route", "wire")
-
-    def __init__(self, wire: Wire, route: Route, mandatory: bool, deadline: float) -> None:
-        self.wire = wire
-        self.route = route
-        self.mandatory = mandatory
-        self.future: Future[None] = Future()
-        self.deadline = deadline  #: on the monotonic clock
-        self.returned = False
-
-    def fail(self, error: TransportError) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
 
 
 class AmqpPublisher:
@@ -89,8 +71,8 @@ class AmqpPublisher:
         self._link: Link | None = None
         self._channel: Any = None
         self._sequence = 0
-        self._unconfirmed: OrderedDict[int, _Publication] = OrderedDict()
-        self._waiting: deque[_Publication] = deque()
+        self._unconfirmed: OrderedDict[int, Publication] = OrderedDict()
+        self._waiting: deque[Publication] = deque()
         # Of the last unconfirmed ones; there is then a written one before them, whose confirm wakes the link's thread.
         self._gathered = bytearray()
         self._refusals = Refusals()
@@ -107,7 +89,7 @@ class AmqpPublisher:
             if wire.expiration_seconds is not None:  # it would let the message out of the ladder too early
                 wire = msgspec.structs.replace(wire, expiration_seconds=None)
             mandatory = False  # the ladder takes it in any case
-        publication = _Publication(wire, route, mandatory, time.monotonic() + self._timeout_seconds)
+        publication = Publication(wire, route, mandatory, time.monotonic() + self._timeout_seconds)
         with self._lock:
             if self._closed:
                 publication.fail(ConnectionLost("this transport is closed; a Bus opens a new one by itself"))
@@ -221,7 +203,7 @@ class AmqpPublisher:
                 continue
             self._write(publication)
 
-    def _write(self, publication: _Publication) -> None:
+    def _write(self, publication: Publication) -> None:
         """Number it as the broker will, and write its frames. Under the lock."""
         self._sequence += 1
         self._unconfirmed[self._sequence] = publication
@@ -236,7 +218,7 @@ class AmqpPublisher:
         except _UNWRITABLE as error:
             self._not_written(publication, error)
 
-    def _write_frames(self, publication: _Publication, frames: bytes | None) -> None:
+    def _write_frames(self, publication: Publication, frames: bytes | None) -> None:
         """Write it behind what is gathered: the broker numbers messages as they come. Without frames, by py-amqp."""
         self._write_gathered()
         channel, route = self._channel, publication.route
@@ -255,7 +237,7 @@ class AmqpPublisher:
             self._channel.connection.transport.write(frames)
             self._channel.connection.bytes_sent += 1
 
-    def _not_written(self, publication: _Publication, error: Exception) -> None:
+    def _not_written(self, publication: Publication, error: Exception) -> None:
         """py-amqp encodes before it writes, so the broker has seen nothing of it and counts on from the last one."""
         del self._unconfirmed[self._sequence]
         self._sequence -= 1
@@ -264,15 +246,13 @@ class AmqpPublisher:
 
     def _take_back_unconfirmed(self) -> None:
         """Put what was written but not confirmed in front of the queue, in its order, marked as a repeat."""
-        for publication in reversed(self._unconfirmed.values()):
-            if not publication.future.done():
-                headers = {**publication.wire.headers, REPEAT_HEADER: 1}
-                publication.wire = msgspec.structs.replace(publication.wire, headers=headers)
-                self._waiting.appendleft(publication)
+        self._waiting.extendleft(repeats_of(self._unconfirmed))
         self._unconfirmed.clear()
 
     def _on_confirm(self, delivery_tag: int, multiple: bool) -> None:
-        for publication in self._settled(delivery_tag, multiple):
+        with self._lock:
+            settled = settled_by(self._unconfirmed, delivery_tag, multiple)
+        for publication in settled:
             if self._refusals:
                 self._refusals.confirmed(publication.route.routing_key)
             if publication.returned:
@@ -287,7 +267,9 @@ class AmqpPublisher:
 
     def _on_refuse(self, delivery_tag: int, multiple: bool) -> None:
         now = time.monotonic()
-        for publication in self._settled(delivery_tag, multiple):
+        with self._lock:
+            settled = settled_by(self._unconfirmed, delivery_tag, multiple)
+        for publication in settled:
             self._refusals.refused(publication.route.routing_key, now)
             publication.fail(
                 NotConfirmed(
@@ -296,31 +278,10 @@ class AmqpPublisher:
                 )
             )
 
-    def _settled(self, delivery_tag: int, multiple: bool) -> list[_Publication]:
-        with self._lock:
-            if not multiple:
-                publication = self._unconfirmed.pop(delivery_tag, None)
-                return [publication] if publication else []
-            settled = []
-            while self._unconfirmed:
-                tag = next(iter(self._unconfirmed))
-                if tag > delivery_tag:
-                    break
-                settled.append(self._unconfirmed.pop(tag))
-            return settled
-
     def _on_return(self, exception: Exception, exchange: str, routing_key: str, message: Any) -> None:
-        """The broker returns an unroutable message just before it confirms it; find the first that it can be."""
-        correlation_id = message.properties.get("correlation_id", "")
-        message_id = message.properties.get("message_id", "")
+        """The broker returns an unroutable message just before it confirms it."""
         with self._lock:
-            for publication in self._unconfirmed.values():
-                wire = publication.wire
-                same_ids = (wire.correlation_id, wire.message_id) == (correlation_id, message_id)
-                same = same_ids and publication.mandatory and publication.route == Route(exchange, routing_key)
-                if same and not publication.returned:
-                    publication.returned = True
-                    return
+            mark_returned(self._unconfirmed, Route(exchange, routing_key), wire_of(message))
 
     def _on_blocked(self, reason: str) -> None:
         with self._lock:
