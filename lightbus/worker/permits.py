@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 import threading
 from collections.abc import Mapping
+from typing import IO
 
 from ..core.concurrency import Concurrency
 
@@ -29,7 +29,7 @@ class Permits:
                 self._places[name] = range(start, start + limit.most)
                 start += limit.most
         # The locks of a process exclude other processes; what its own threads hold is in the set.
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the worker
+        self._file = _shared_file() if self._places else None
         self._own: set[int] = set()
         self._lock = threading.Lock()
 
@@ -50,11 +50,20 @@ class Permits:
         """Give back what `take` gave."""
         with self._lock:
             self._own.discard(permit)
+            assert self._file is not None, "a permit comes out of it"
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, permit)
 
     def _has_locked(self, place: int) -> bool:
+        assert self._file is not None, "there is no place without it"
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
         except OSError:  # EACCES or EAGAIN: another process has it
             return False
         return True
+
+
+def _shared_file() -> IO[bytes]:
+    """One that is open as long as the worker is, and gone with it."""
+    import tempfile  # most workers have no limit, and it loads much
+
+    return tempfile.TemporaryFile()
