@@ -5,7 +5,6 @@ Both may stand in one folder. Each setting, and each entry of a table, stands in
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -126,6 +125,8 @@ def _read(path: Path) -> Table:
         raise ConfigError(f"{path}: [{'.'.join(names)}] must be a table, got {values!r}")
     for key in values:
         if key not in SETTINGS:
+            import difflib  # only a mistake needs it
+
             near = difflib.get_close_matches(key, SETTINGS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(SETTINGS)}"
             if path.name == "lightbus.toml" and key == "tool":

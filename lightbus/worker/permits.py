@@ -10,9 +10,9 @@ import fcntl
 import os
 import threading
 from collections.abc import Mapping
-from typing import IO
 
 from ..core.concurrency import Concurrency
+from .lockfile import lock_file
 
 
 class Permits:
@@ -29,7 +29,7 @@ class Permits:
                 self._places[name] = range(start, start + limit.most)
                 start += limit.most
         # The locks of a process exclude other processes; what its own threads hold is in the set.
-        self._file = _shared_file() if self._places else None
+        self._file = lock_file() if self._places else None
         self._own: set[int] = set()
         self._lock = threading.Lock()
 
@@ -60,10 +60,3 @@ class Permits:
         except OSError:  # EACCES or EAGAIN: another process has it
             return False
         return True
-
-
-def _shared_file() -> IO[bytes]:
-    """One that is open as long as the worker is, and gone with it."""
-    import tempfile  # most workers have no limit, and it loads much
-
-    return tempfile.TemporaryFile()

@@ -9,13 +9,13 @@ from __future__ import annotations
 import fcntl
 import mmap
 import struct
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
 
 from ..core.errors import ConfigError
 from ..core.rate import Bucket, Rate, Turn, take
+from .lockfile import lock_file
 
 _ENTRY = struct.Struct("=ddd")  # interval in seconds (0.0: no limit), then the bucket
 _BUCKET = struct.Struct("=dd")
@@ -34,7 +34,7 @@ class Rates:
         self._memory = mmap.mmap(-1, _HEADER_BYTES + len(rates) * _ENTRY.size)
         # Record locks: between processes, and the kernel frees them when their holder is killed. They do not exclude
         # threads of one process, the other lock does.
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the worker
+        self._file = lock_file()
         self._lock = threading.Lock()
         for name, rate in rates.items():
             self.set(name, rate)

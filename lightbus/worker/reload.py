@@ -12,8 +12,6 @@ import json
 import os
 import signal
 import sys
-import sysconfig
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -57,7 +55,8 @@ class Check:
     """Whether the code as it is now loads: the command's own `--check`, in a process on the side."""
 
     def __init__(self) -> None:
-        import subprocess  # only a reload needs it
+        import subprocess  # only a reload needs them
+        import tempfile
 
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed below; not a pipe: it need not be read while the process runs
         self._deadline = time.monotonic() + CHECK_SECONDS
@@ -112,6 +111,8 @@ class SourceWatch:
     """
 
     def __init__(self) -> None:
+        import sysconfig  # only `--reload` needs it
+
         standard = {os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
         apart = {*standard, os.path.realpath(Path(__file__).parents[1])}
         files = [module.__dict__.get("__file__") for module in list(sys.modules.values())]
