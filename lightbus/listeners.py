@@ -186,6 +186,9 @@ class EventEndpoint:
         text = f"{type(error).__name__}: {error}"
         if isinstance(error, WorkerLost):
             return DeadLetter("worker-lost", text, attempts=error.crashes)
+        if listener.ordered is not None and isinstance(error, TimeLimitExceeded):
+            # Its tries are counted in the process, which ends with it: it would be tried for ever.
+            return DeadLetter("time-limit", text, attempts=invocation.attempt)
         delay_seconds = listener.retry.delay_seconds(invocation.attempt, random.random())
         logger.warning(
             "listener failed name=%s listener=%s id=%s attempt=%d error=%s retry_in_seconds=%s",

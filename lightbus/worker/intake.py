@@ -76,7 +76,7 @@ class Intake:
             if name is None:
                 together.append(queue)
                 continue
-            turnstile.add(queue.name, name, transport)
+            turnstile.add(queue, name, transport)
             few = transport.consume([queue], on_delivery, prefetch=turnstile.most(queue.name, prefetch))
             valve = turnstile.valve(queue.name, few, prefetch)
             self.take(valve)

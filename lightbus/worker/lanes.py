@@ -32,6 +32,8 @@ LEASE_SECONDS = 15.0
 KEEP_SECONDS = LEASE_SECONDS / 5
 #: After that long a message is handled again whose end could not be written.
 AGAIN_SECONDS = 1.0
+#: In a process that ends: how often it is looked which lanes can be left, and how long that may take.
+DRAIN_SECONDS, LEAVE_SECONDS = 0.05, 10.0
 #: How often a lane that another one has is asked for.
 LOOK_SECONDS = 0.5
 #: Lanes beyond its share a process takes only when nobody had them for so long: the others may be starting.
@@ -123,7 +125,9 @@ class Lane:
         if settlement is Settlement.ACK:
             delivery.ack()
             self._go_on()
-        elif not self.is_closing:  # its end could not be written: the broker is away
+        elif self.is_closing:
+            self._go_on()
+        else:  # its end could not be written: the broker is away
             timer = threading.Timer(AGAIN_SECONDS, self._begin, (delivery,), {"again": True})
             timer.daemon = True
             timer.start()
@@ -139,6 +143,12 @@ class Lane:
         """What comes from now on is left to who has the lane next."""
         with self._lock:
             self.is_closing, self._next = True, None
+
+    @property
+    def is_done(self) -> bool:
+        """Nothing of it is handled here any more, nor will be."""
+        with self._lock:
+            return self.is_closing and self._current is None
 
 
 def _sorted(endpoint: HasLanes, delivery: Delivery) -> Outcome:
@@ -161,6 +171,7 @@ class Lanes:
         self._processes = processes
         self._lanes: list[Lane] = []
         self._stopping = threading.Event()
+        self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
     def add(self, source: LaneSource) -> None:
@@ -178,7 +189,7 @@ class Lanes:
             self._thread.start()
 
     def drain(self) -> None:
-        """Begin nothing more; what runs goes on, in its lane."""
+        """Begin nothing more. A lane is left when what runs in it has ended, whatever else runs in the process."""
         self._stopping.set()
         for lane in self._lanes:
             lane.close_to_new()
@@ -186,6 +197,7 @@ class Lanes:
     def close(self, *, timeout_seconds: float) -> None:
         """Leave all lanes to others. When what ran is settled."""
         self.drain()
+        self._ended.set()
         if self._thread is not None:
             self._thread.join(timeout_seconds)
         for lane in self._lanes:
@@ -197,6 +209,12 @@ class Lanes:
                 self._look()
             except LightbusError as error:
                 logger.warning("lanes could not be looked at, trying again: %s", error)
+        while not self._ended.wait(DRAIN_SECONDS):
+            for lane in self._lanes:
+                if lane.is_done:
+                    self._leave(lane, LEAVE_SECONDS)
+                elif lane.consumer is not None:
+                    self._keep(lane)
 
     def _look(self, *, first: bool = False) -> None:
         share = -(-len(self._lanes) // self._processes)
@@ -246,6 +264,7 @@ class Lanes:
         else:  # this process stood still for so long
             logger.warning("lane %s was taken over by another worker", lane.queue.name)
             lane.fresh_until = 0.0
+            self._leave(lane, LEAVE_SECONDS)
 
     def _leave(self, lane: Lane, timeout_seconds: float) -> None:
         consumer, lane.consumer = lane.consumer, None

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from ..core.concurrency import HOLD_SECONDS, LEASE_SECONDS, Concurrency
 from ..core.errors import ConfigError, TransportError
+from ..core.topology import Queue
 from ..ports import Consumer, PermitStore, Transport
 from .permits import Permits
 
@@ -77,6 +78,7 @@ class _Line:
     name: str
     limit: Concurrency
     store: PermitStore | None
+    is_own: bool = False  #: nobody else reads its queue, so what waits need not go back
     waiting: deque[tuple[float, Work]] = field(default_factory=deque)
     valves: list[Valve] = field(default_factory=list)
     is_shut: bool = False
@@ -103,7 +105,7 @@ class Turnstile:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def add(self, queue: str, name: str, transport: Transport) -> None:
+    def add(self, queue: Queue, name: str, transport: Transport) -> None:
         """Let the messages of `queue` pass by the permits of `name`.
 
         Raises:
@@ -117,7 +119,7 @@ class Turnstile:
                     "count; use Redis or the embedded broker, or a concurrency of each worker (without everywhere=True)"
                 )
             store = transport
-        self._lines[queue] = _Line(name, limit, store)
+        self._lines[queue.name] = _Line(name, limit, store, is_own=queue.exclusive)
 
     def valve(self, queue: str, consumer: Consumer, prefetch: int) -> Consumer:
         """The consumer of a queue that was added, to be used in place of `consumer`."""
@@ -242,7 +244,7 @@ class Turnstile:
                     return line.spare_until - now
                 self._give_spare_back(line)
                 self._has_news = True
-            if line.waiting and now - line.waiting[0][0] >= HOLD_SECONDS:
+            if line.waiting and not line.is_own and now - line.waiting[0][0] >= HOLD_SECONDS:
                 self._set_shut(line, True)  # first that, or what goes back would come here again
                 while line.waiting:
                     line.waiting.popleft()[1].delivery.release()

@@ -15,6 +15,7 @@ from lightbus import Api, Batch, Bus, DeclarationError, Event, Ordered, RetryPol
 from lightbus.core.topology import DEAD_LETTER_QUEUE
 from lightbus.describing import ask
 from lightbus.drivers import open_transport
+from lightbus.ports import PermitStore
 from lightbus.testing import harness
 from lightbus.worker import WorkerOptions
 from tests.processes import Process, Processes, handlers, wait_for
@@ -50,6 +51,8 @@ bus = Bus(os.environ["APP"], url=os.environ["BROKER"])
 def book(event):
     note("began", event)
     time.sleep(0.005)
+    if str(event.number) == os.environ.get("HANGS"):
+        time.sleep(600)
     if event.number % 7 == 3 and current_delivery().attempt == 1:
         raise ValueError("the first try of some fails")
     note("ended", event)
@@ -72,8 +75,8 @@ class Ledger:
         self.folder, self._url, self._app, self._processes = folder, url, app, processes
         (folder / "accounts.py").write_text(APP)
 
-    def worker(self, *options: str) -> Process:
-        environment = {"FOLDER": str(self.folder), "BROKER": self._url, "APP": self._app}
+    def worker(self, *options: str, **more: str) -> Process:
+        environment = {"FOLDER": str(self.folder), "BROKER": self._url, "APP": self._app, **more}
         process = self._processes.start(
             "python", "-m", "lightbus.cli", "worker", "-A", "accounts:bus", "-c", "2", *options, name="worker",
             environment=environment, folder=self.folder,
@@ -81,10 +84,10 @@ class Ledger:
         process.wait_for_log("lightbus worker ready")
         return process
 
-    def fire(self) -> None:
+    def fire(self, keys: int = KEYS, each: int = EACH) -> None:
         bus = Bus("sender", url=self._url)
-        for number in range(EACH):
-            for key in range(KEYS):
+        for number in range(each):
+            for key in range(keys):
                 bus.fire(Accounts.moved(key=f"k{key}", number=number))
         bus.close()
 
@@ -242,6 +245,81 @@ def test_one_worker_stands_by_until_the_other_has_gone(broker_url: str, prefix: 
         wait_for(lambda: len(seen) == 20, SECONDS, "twenty")
     assert [number for _, number in seen] == list(range(20))
     assert {name for name, number in seen if number >= 10} == {"first"}
+
+
+def test_a_process_that_ends_leaves_its_lanes_though_another_handler_still_runs(broker_url: str, prefix: str) -> None:
+    seen, running, may_end = list[str](), threading.Event(), threading.Event()
+
+    def make_bus(name: str) -> Bus:
+        bus = Bus(prefix, url=broker_url)
+        bus.on(Accounts.moved, name="book", ordered_by="key")(lambda event: seen.append(name))
+        return bus
+
+    def wait(event: Accounts.closed) -> None:
+        running.set()
+        assert may_end.wait(SECONDS)
+
+    first, second = make_bus("first"), make_bus("second")
+    first.on(Accounts.closed, name="wait")(wait)
+    with working(first, options=WorkerOptions(threads=2)) as process, working(second):
+        first.fire(Accounts.closed(number=0))
+        assert running.wait(SECONDS)
+        process.stop()
+        for number in range(5):
+            second.fire(moved("a", number))
+        wait_for(lambda: len(seen) == 5, SECONDS, "the events to be handled")
+        assert set(seen) == {"second"}
+        may_end.set()
+
+
+def test_a_lane_that_another_worker_has_taken_over_is_left(request: pytest.FixtureRequest, prefix: str) -> None:
+    for fixture in ("redis_url", "sqlite_url"):
+        seen = list[int]()
+        bus = Bus(prefix, url=request.getfixturevalue(fixture))
+        bus.on(Accounts.moved, name="book", ordered_by=Ordered("key", lanes=1))(
+            lambda event, seen=seen: seen.append(event.number)
+        )
+        name, store = f"{prefix}.ordered.book.0", bus.transport
+        assert isinstance(store, PermitStore)
+        with working(bus) as process:
+            bus.fire(moved("a", 0))
+            wait_for(lambda seen=seen: seen == [0], SECONDS, "the first")
+            (lane,) = [one for one in process._lanes._lanes if one.queue.name == name]
+            store.free_permit(name, lane.holder)  # as the broker does when this process stands still
+            assert store.hold_permit(name, "another worker", 1, lease_seconds=60.0)
+            wait_for(lambda lane=lane: lane.consumer is None, SECONDS, "the lane to be left")
+            for number in (1, 2):
+                bus.fire(moved("a", number))
+            wait_for(lambda bus=bus, name=name: bus.transport.message_count(name) == 2, SECONDS, "two to wait")
+            assert seen == [0]
+            store.free_permit(name, "another worker")
+            wait_for(lambda seen=seen: len(seen) == 3, SECONDS, "the rest")
+        assert seen == [0, 1, 2]
+        bus.close()
+
+
+def test_lanes_that_no_other_process_takes_are_taken_beyond_the_share(sqlite_url: str, prefix: str) -> None:
+    bus, seen = Bus(prefix, url=sqlite_url), set[str]()
+    bus.on(Accounts.moved, name="book", ordered_by="key")(lambda event: seen.add(event.key))
+    with working(bus, options=WorkerOptions(processes=4)):  # the other three do not start
+        for key in range(40):
+            bus.fire(moved(str(key), 0))
+        wait_for(lambda: len(seen) == 40, SECONDS, "the keys of all lanes")
+    bus.close()
+
+
+def test_what_runs_over_its_hard_limit_is_parked_and_not_tried_for_ever(
+    tmp_path: Path, broker_url: str, prefix: str, processes: Processes
+) -> None:
+    ledger = Ledger(tmp_path, broker_url, prefix, processes)
+    worker = ledger.worker("--time-limit", "1", HANGS="3")
+    ledger.fire(keys=1, each=6)
+    ledger.wait_for_done(5, [worker])
+
+    assert sorted(number for _, number in ledger.done()) == [0, 1, 2, 4, 5]
+    transport = open_transport(broker_url)
+    assert transport.message_count(DEAD_LETTER_QUEUE) == 1
+    transport.close()
 
 
 def test_a_worker_that_is_given_the_listeners_queue_has_its_lanes_too(
