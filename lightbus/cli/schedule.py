@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timezone, tzinfo
 from itertools import islice
-from typing import Any
 
 import click
 
-from lightbus_scheduler import CronError, Job, Plan, Schedule, parse
-from lightbus_scheduler.cron import Cron
-from lightbus_scheduler.plain import moment_from, plain_schedule
+from lightbus_scheduler import Cron, CronError, Schedule, parse
 
 from .schedule_changes import CHANGES
 from .schedule_opened import opened, require
+from .schedule_rows import HEADS, in_order, row_of, zone_of
 from .shared import app_option, json_option, print_json, url_option
 
 
@@ -38,40 +36,23 @@ def schedule() -> None:
 @url_option
 @json_option
 def ls(apps: tuple[str, ...], url: str | None, as_json: bool) -> None:
-    """Every entry: when it is due next, when it fired last, what was decided last, and where it is defined."""
+    """Every entry, the one that fires next first, in columns like those of `systemctl list-timers`.
+
+    \b
+    NEXT, LEFT    when it fires next, in its own zone, and in how long
+    LAST, PASSED  the slot that it fired last, and how long that is ago
+    LATE          by how much that firing was late
+    OUTCOME       what was decided last, or that it is paused, and why
+    OWNER         whose beat fires it: lightbus, or celery while that one has not let go of it
+    """
     with opened(apps, url) as open_schedule:
         plan, jobs = open_schedule.plan(), open_schedule.jobs()
-        rows = [_row(entry_id, jobs[entry_id], plan, entry_id in open_schedule.records) for entry_id in sorted(jobs)]
-        if as_json:
-            print_json(rows)
-            return
         now = datetime.now(timezone.utc)
-        table: list[tuple[str, ...]] = [("NEXT", "LEFT", "LAST", "OUTCOME", "FIRED", "ENTRY", "FIRES", "DEFINED IN")]
-        for row in rows:
-            left = _span(moment_from(row["next"]) - now) if row["next"] else "-"
-            outcome = f"paused {row['paused']}".strip() if row["paused"] is not None else row["outcome"] or "-"
-            table.append((_short(row["next"]), left, _short(row["last"]), outcome, str(row["fired"]), row["id"],
-                          row["fires"], row["source"]))  # fmt: skip
-        _print_table(table)
-
-
-def _row(entry_id: str, job: Job, plan: Plan, is_kept: bool) -> dict[str, Any]:
-    progress, due = plan.progress(entry_id), plan.next_slot(entry_id)
-    return {
-        "id": entry_id,
-        "next": None if due is None else due[0].isoformat(),
-        "last": None if progress.last_slot is None else progress.last_slot.isoformat(),
-        "late_seconds": None if progress.last_slot is None or progress.last_at is None
-        else round((progress.last_at - job.entry.due_at(progress.last_slot)).total_seconds(), 3),
-        "outcome": progress.last_outcome,
-        "reason": progress.last_reason,
-        "fired": progress.fired,
-        "skipped": progress.skipped,
-        "paused": progress.paused,
-        "fires": job.target.describe(),
-        "source": job.source if is_kept else f"{job.source}, not yet seen by a beat",
-        "schedule": _written(plan.entry(entry_id).schedule),
-    }  # fmt: skip
+        rows = in_order([row_of(job, plan, is_kept=one in open_schedule.records, now=now) for one, job in jobs.items()])
+        if as_json:
+            print_json([row.document() for row in rows])
+            return
+        _print_table([HEADS, *(row.cells() for row in rows)])
 
 
 @schedule.command("next", short_help="The next firings, of one entry or of all.")
@@ -81,22 +62,24 @@ def _row(entry_id: str, job: Job, plan: Plan, is_kept: bool) -> dict[str, Any]:
 @url_option
 @json_option
 def next_(entry: str | None, count: int, apps: tuple[str, ...], url: str | None, as_json: bool) -> None:
-    """The next firings, of one ENTRY or of all."""
+    """The next firings, of one ENTRY or of all, each in its own zone."""
     with opened(apps, url) as open_schedule:
         plan, jobs = open_schedule.plan(), open_schedule.jobs()
         chosen = [require(entry, jobs)] if entry else list(jobs.values())
         found: list[tuple[datetime, str]] = []
+        zones: dict[str, tzinfo] = {}
         for job in chosen:
             one, progress = plan.entry(job.entry.id), plan.progress(job.entry.id)
+            zones[one.id] = zone_of(one)
             if progress.paused is None:
                 slots = islice(_slots(one.slots, max(progress.decided, datetime.now(timezone.utc))), count)
                 found += [(one.due_at(slot), one.id) for slot in slots]
         found = sorted(found)[:count]
         if as_json:
-            print_json([{"at": at.isoformat(), "id": entry_id} for at, entry_id in found])
+            print_json([{"at": at.isoformat(), "id": one, "tz": str(zones[one])} for at, one in found])
             return
         for at, entry_id in found:
-            click.echo(f"{at.isoformat(timespec='seconds')}  {entry_id}")
+            click.echo(f"{at.astimezone(zones[entry_id]).isoformat(timespec='seconds')}  {entry_id}")
 
 
 @schedule.command(short_help="What a cron expression means.")
@@ -141,30 +124,6 @@ def _slots(schedule: Schedule, after: datetime) -> Iterator[datetime]:
     while slot is not None:
         yield slot
         slot = schedule.next_after(slot)
-
-
-def _written(schedule: Schedule) -> dict[str, Any]:
-    try:
-        return plain_schedule(schedule)
-    except ValueError:
-        return {"kind": type(schedule).__name__}
-
-
-def _short(moment: str | None) -> str:
-    return "-" if moment is None else moment_from(moment).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def _span(delta: Any) -> str:
-    seconds = int(delta.total_seconds())
-    sign, seconds = ("-", -seconds) if seconds < 0 else ("", seconds)
-    days, rest = divmod(seconds, 86400)
-    hours, rest = divmod(rest, 3600)
-    minutes, seconds = divmod(rest, 60)
-    if days:
-        return f"{sign}{days}d {hours}h"
-    if hours:
-        return f"{sign}{hours}h {minutes}min"
-    return f"{sign}{minutes}min {seconds}s" if minutes else f"{sign}{seconds}s"
 
 
 def _print_table(table: list[tuple[str, ...]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta, timezone
 from itertools import islice
+from zoneinfo import ZoneInfo
 
 import pytest
 from click.testing import CliRunner, Result
@@ -102,8 +103,9 @@ def test_an_entry_that_is_edited_keeps_what_was_decided_and_next_and_backfill_fo
     now = datetime.now(timezone.utc)
     slots = list(islice(Cron(parse("30 3 1 * *"), "Europe/Lisbon").iterate(now), 3))
     listed = json.loads(in_process.out("next", "report", "-n", "3", "--json"))
-    assert listed == [{"at": slot.isoformat(), "id": "report"} for slot in slots]
-    assert in_process.out("next").splitlines()[0].startswith(slots[0].isoformat(timespec="seconds"))
+    assert listed == [{"at": slot.isoformat(), "id": "report", "tz": "Europe/Lisbon"} for slot in slots]
+    local = slots[0].astimezone(ZoneInfo("Europe/Lisbon"))
+    assert in_process.out("next").splitlines()[0].startswith(local.isoformat(timespec="seconds"))
     in_process.out("pause", "report")
     assert json.loads(in_process.out("next", "--json")) == []
 
