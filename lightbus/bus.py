@@ -299,26 +299,27 @@ class Bus:
             retry: when and how often a failure is tried again; default `RetryPolicy()`.
 
         Raises:
-            ScheduleError: an expression, a zone or a value that cannot be used.
+            EntryError: a ScheduleError: an expression, a zone or a value that cannot be used.
         """
         # Loaded here, since most programs have no schedule.
-        from lightbus_scheduler import Cron, Entry, Job, Misfire
+        from lightbus_scheduler import Cron, Entry, EntryError, Job, Misfire, ScheduleError
 
         from .beat.targets import FunctionTarget
         from .scheduled import api_of, listening
-
-        schedule = Cron(when, tz) if isinstance(when, str) else when
 
         def decorate(function: F) -> F:
             own = check_name(name or function.__name__, "the schedule's name")
             api = api_of(self.name, own)
             self.on(api.api_events["due"], name=own, retry=retry)(listening(function))
-            target = FunctionTarget(self, own, api)
-            target.check_overlap(overlap)
-            entry = Entry(
-                id=f"{self.name}.{own}", schedule=schedule, misfire=misfire or Misfire(), overlap=overlap,
-                jitter_seconds=jitter_seconds,
-            )  # fmt: skip
+            target, entry_id = FunctionTarget(self, own, api), f"{self.name}.{own}"
+            try:
+                target.check_overlap(overlap)
+                entry = Entry(
+                    id=entry_id, schedule=Cron(when, tz) if isinstance(when, str) else when,
+                    misfire=misfire or Misfire(), overlap=overlap, jitter_seconds=jitter_seconds,
+                )  # fmt: skip
+            except ScheduleError as error:
+                raise EntryError(entry_id, error) from error
             self._jobs.append(Job(entry, target, f"@bus.schedule, {function.__module__}.{function.__qualname__}"))
             return function
 

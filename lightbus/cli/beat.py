@@ -32,6 +32,7 @@ from .connecting import announce
 from .scheduling import AppSchedule
 from .shared import app_option, url_option, without_password
 from .supervision import PATH
+from .unserved import refuse_unserved, warn_of_unserved
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _SHOWN = 10
@@ -47,6 +48,8 @@ AWAY = (AccessRefused, BrokerUnreachable, ConnectionLost, NotConfirmed, NotLeadi
               help="Go on from this state file of `celery beat`, for entries that are new here.")  # fmt: skip
 @click.option("--new-state", is_flag=True,
               help="Forget what the broker keeps of the schedule; slots until now count as decided.")  # fmt: skip
+@click.option("--allow-unknown-tasks", is_flag=True,
+              help="Send tasks that this app does not have, whoever serves them.")  # fmt: skip
 @click.option("--check", is_flag=True, help="Load the app, check its schedule, and end. Does not connect.")
 @click.option("--health-file", type=PATH, metavar="PATH",
               help="Touch this file every 5 seconds while this process leads or stands by.")  # fmt: skip
@@ -60,7 +63,7 @@ AWAY = (AccessRefused, BrokerUnreachable, ConnectionLost, NotConfirmed, NotLeadi
 def beat(
     apps: tuple[str, ...], url: str | None, celery_state: Path | None, new_state: bool, check: bool,
     health_file: Path | None, pidfile: Path | None, loglevel: str, log_format: str, logfile: str,
-    until_stdin_ends: bool,
+    until_stdin_ends: bool, allow_unknown_tasks: bool,
 ) -> int:  # fmt: skip
     """Fire what is scheduled: @bus.schedule, Celery's beat_schedule, lightbus.toml, `lightbus schedule add`.
 
@@ -75,6 +78,7 @@ def beat(
     logs.configure(loglevel, log_format, logfile)
     app = discovery.required(apps, url)
     schedule = AppSchedule.of(app, url)
+    (warn_of_unserved if allow_unknown_tasks or until_stdin_ends else refuse_unserved)(schedule)
     seeds = schedule.seeds()
     if celery_state is not None:
         if seeds:

@@ -14,6 +14,7 @@ from lightbus_scheduler.plain import moment_from, plain_progress
 
 from .schedule_opened import opened, require
 from .shared import app_option, object_of, url_option
+from .unserved import unserved
 
 
 @click.command()
@@ -53,9 +54,11 @@ def _define(do: str, entry: str, text: str, apps: tuple[str, ...], url: str | No
         if do == "edit" and require(entry, jobs).definition is None:
             raise click.UsageError(f"{entry!r} stands in {jobs[entry].source}: change it there")
         try:
-            open_schedule.code.job_of(definition)
+            job = open_schedule.code.job_of(definition)
         except ValueError as error:
             raise click.UsageError(f"entry {entry!r}: {error}") from error
+        if (wrong := unserved(job, open_schedule.code)) is not None:
+            raise click.UsageError(str(wrong))
         open_schedule.carry_out(new_command(do, entry, definition=definition))
 
 

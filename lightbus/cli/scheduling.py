@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -38,8 +37,6 @@ _CALL_KEYS = frozenset({"call", "arguments", "timeout_seconds"})
 _KNOWN = ENTRY_KEYS | _TASK_KEYS | _EVENT_KEYS | _CALL_KEYS
 _WHAT = ("task", "event", "call")
 
-logger = logging.getLogger("lightbus.beat")
-
 
 @dataclass
 class AppSchedule:
@@ -57,7 +54,6 @@ class AppSchedule:
             found._add(bus.scheduled())
         found._add(found._of_celery())
         found._add(found._of_settings())
-        found._warn_of_unknown_tasks()
         return found
 
     @property
@@ -240,18 +236,6 @@ class AppSchedule:
                 )
             known[job.entry.id] = job
             self.jobs.append(job)
-
-    def _warn_of_unknown_tasks(self) -> None:
-        """Another app may serve it; more likely it is misspelt, or its module is not imported."""
-        celery_names = set(self._celery_app.tasks) if self._celery_app is not None else set()
-        own = set(self.app.task_app.tasks) if self.app.task_app is not None else set()
-        for job in self.jobs:
-            task = getattr(job.target, "task", None)
-            if task is not None and task not in celery_names | own:
-                near = difflib.get_close_matches(task, celery_names | own, n=1)
-                hint = f", did you mean {near[0]!r}?" if near else ""
-                logger.warning("entry %r: this app has no task %r%s It is sent all the same", job.entry.id, task,
-                               hint or ".")  # fmt: skip
 
 
 def _text(plain: Plain, key: str) -> str:

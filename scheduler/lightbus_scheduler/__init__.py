@@ -7,7 +7,7 @@ It computes and decides; sending, remembering and waiting are left to the caller
 from .commands import new_command
 from .cron import Cron
 from .entries import Decision, Entry, Misfire, Overlap, Progress, message_id
-from .errors import CronError, ScheduleError
+from .errors import CronError, EntryError, ScheduleError
 from .expression import Dialect, Expression, parse, parse_celery
 from .kinds import Every, Once, Schedule, Window, between, last_between
 from .plan import Plan
@@ -16,7 +16,7 @@ from .runner import Runner
 from .solar import Solar
 
 __all__ = [
-    "Cron", "CronError", "Decision", "Dialect", "Entry", "Every", "Expression", "Firing", "Job", "Misfire",
-    "Once", "Overlap", "Plan", "Progress", "Runner", "Schedule", "ScheduleError", "Solar", "Store", "Window", "between",
-    "last_between", "message_id", "new_command", "parse", "parse_celery",
+    "Cron", "CronError", "Decision", "Dialect", "Entry", "EntryError", "Every", "Expression", "Firing", "Job",
+    "Misfire", "Once", "Overlap", "Plan", "Progress", "Runner", "Schedule", "ScheduleError", "Solar", "Store", "Window",
+    "between", "last_between", "message_id", "new_command", "parse", "parse_celery",
 ]  # fmt: skip

@@ -27,3 +27,16 @@ class CronError(ScheduleError):
     def __reduce__(self) -> tuple[type[CronError], tuple[str, ...]]:
         # the default would pass the finished message as the only argument, and unpickling would fail
         return type(self), (self.expression, self.field, self.value, self.allowed)
+
+
+class EntryError(ScheduleError):
+    """A value of an entry that cannot be used, and whose entry it is."""
+
+    def __init__(self, entry_id: str, error: ScheduleError) -> None:
+        super().__init__(error.field, error.value, error.allowed)
+        self.args = (f"entry {entry_id!r}: {error}",)
+        self.entry_id = entry_id
+        self.error = error
+
+    def __reduce__(self) -> tuple[type[EntryError], tuple[object, ...]]:  # type: ignore[override]
+        return type(self), (self.entry_id, self.error)

@@ -128,12 +128,15 @@ def _misfire_from(given: Any) -> Misfire:
     refuse_unknown(told, _MISFIRE, "misfire")
     values: dict[str, Any] = {}
     for key, value in told.items():
-        if key == "rule":
-            values[key] = _text(told, key)
-        elif key == "limit":
-            values[key] = _whole(told, key)
-        elif value is not None:
-            values[key] = _number(told, key)
+        try:
+            if key == "rule":
+                values[key] = _text(told, key)
+            elif key == "limit":
+                values[key] = _whole(told, key)
+            elif value is not None:
+                values[key] = _number(told, key)
+        except ScheduleError as error:
+            raise ScheduleError(f"misfire {key}", error.value, error.allowed) from None
     return Misfire(**values)
 
 
