@@ -40,6 +40,7 @@ from .request import Request, current_request
 from .resultstore import ResultStore, open_result_store, wait_for
 from .sending import Sending, prepare
 from .serializers import JSON
+from .serving import ServingCheck
 from .settings import Settings
 from .together import leave_to_the_end
 
@@ -95,6 +96,7 @@ class TaskApp:
         self._middleware: tuple[Middleware, ...] = ()
         self._publish_hooks = PublishHooks()
         self._later = LaterConfirms()
+        self._serving = ServingCheck()
         self._lock = threading.RLock()
         renewed_after_fork(self)
 
@@ -204,6 +206,14 @@ class TaskApp:
             if self._results is None:
                 self._results = open_result_store(self.settings, lambda: self.transport, self._result_backend)
             return self._results
+
+    def check_serving(self) -> None:
+        """To be called before tasks are served.
+
+        Raises:
+            ConfigError: a setting cannot be carried out.
+        """
+        self._serving.of(self.settings)
 
     @property
     def revokes(self) -> Revokes:

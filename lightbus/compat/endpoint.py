@@ -46,7 +46,6 @@ from .queues import TaskQueues
 from .recording import Recorder, Run
 from .remote.requests import described, stamps_of
 from .results import safe_repr
-from .serializers import accepts, check
 from .settings import rate_from
 from .signals.observer import SignalObserver
 from .signatures import unsupported
@@ -101,10 +100,7 @@ class TaskEndpoint:
         return self._queues.names()
 
     def topology(self) -> Topology:
-        settings = self._app.settings
-        check("task_serializer", settings.task_serializer)
-        if "pickle" in settings.accept_content or accepts("application/x-python-serialize", settings.accept_content):
-            logger.warning("accept_content lets pickle in: who can write to this worker's queues can run code in it")
+        self._app.check_serving()
         _ = self._app.results  # a result backend that is not supported stops the worker here, not each of its tasks
         return self._queues.topology()
 

@@ -752,3 +752,22 @@ expires group group_index chord chain callbacks errbacks root_id parent_id origi
 soft_time_limit headers stamped_headers stamps shadow children ignore_result replaced_task_nesting logfile loglevel
 argsrepr kwargsrepr lang
 """
+
+
+@pytest.mark.parametrize("accept", [("json", "pickle"), ("json", "application/x-python-serialize"), ("json", "yaml")])
+def test_pickle_is_warned_of_once_per_app(accept: tuple[str, ...], caplog: pytest.LogCaptureFixture) -> None:
+    apps = [Bench(accept_content=accept).app for _ in range(2)]
+    with caplog.at_level("WARNING", "lightbus"):
+        for app in apps:
+            for endpoint in (TaskEndpoint(app), TaskEndpoint(app)):
+                endpoint.topology()
+                endpoint.topology()
+
+    warned = [record for record in caplog.records if "lets pickle in" in record.message]
+    assert len(warned) == (0 if "yaml" in accept else len(apps))
+
+
+def test_a_serializer_that_is_not_there_stops_the_worker() -> None:
+    for setting in ("task_serializer", "event_serializer"):
+        with pytest.raises(ConfigError, match=f"{setting}: serializer 'nonesuch'"):
+            TaskEndpoint(Bench(**{setting: "nonesuch"}).app).topology()

@@ -203,7 +203,7 @@ class Bridge:
         if time.monotonic() < self._resume_at:
             return False  # the last try failed a moment ago: do not make Celery's loop wait for each message
         try:
-            self._publisher.publish(copy.wire, self.kombu_queue(queue))
+            self._publisher.publish(_without_expiry(copy.wire), self.kombu_queue(queue))
         except NotPublished as error:
             self._resume_at = time.monotonic() + PAUSE_SECONDS
             logger.error(
@@ -216,6 +216,12 @@ class Bridge:
         verb = "forwarded" if isinstance(outcome, Forward) else "parked"
         logger.info("%s name=%s id=%s to=%s origin=%s", verb, name, task_id, queue.name, origin)
         return True
+
+
+def _without_expiry(wire: Wire) -> Wire:
+    """For Lightbus's worker, which goes by the header and stores REVOKED; the broker would drop it without a word."""
+    judged = wire.headers.get("expires") and not wire.headers.get("ignore_result")
+    return dataclasses.replace(wire, expiration_seconds=None) if judged else wire
 
 
 def _wire_of(message: Any) -> Wire:

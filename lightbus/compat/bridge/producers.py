@@ -61,6 +61,20 @@ class _Routed:
         amqp: Any = super()
         return _BridgeRouter(bridge_of(self.app), amqp.Router(queues, create_missing))  # type: ignore[attr-defined]
 
+    def _create_task_sender(self) -> Callable[..., Any]:
+        amqp: Any = super()
+        send = amqp._create_task_sender()
+
+        def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
+            queue = options.get("queue")
+            to_lightbus = str(getattr(queue, "name", queue) or "").startswith(TASK_QUEUE_PREFIX)
+            if to_lightbus and not message[0].get("ignore_result"):
+                # The header `expires` decides, in the worker, which stores REVOKED; see `TaskApp`.
+                options.pop("expiration", None)
+            return send(producer, name, message, **options)
+
+        return send_task_message
+
 
 def route_through(app: Celery) -> None:
     base = symbol_by_name(app.amqp_cls)
@@ -69,7 +83,8 @@ def route_through(app: Celery) -> None:
     made = vars(app).get("amqp")
     if made is not None:  # the app was used before `install`
         made.__class__ = type(f"Bridged{type(made).__name__}", (_Routed, type(made)), {"__module__": __name__})
-        vars(made).pop("router", None)
+        for cached in ("router", "send_task_message"):
+            vars(made).pop(cached, None)
 
 
 class _Registry(TaskRegistry):  # type: ignore[misc]  # celery carries no types
