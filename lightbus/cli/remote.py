@@ -63,7 +63,7 @@ def remote_control(app: LoadedApp, buses: Sequence[Bus], rates: Rates, flags: Ce
 
         node = ControlNode(
             task_app, served[0].hostname, conf, rates, heartbeat_seconds=flags.heartbeat_seconds,
-            mingles=flags.mingles, state_db=path,
+            mingles=flags.mingles, state_db=path, celery_app=app.celery_apps[0] if app.celery_apps else None,
         )  # fmt: skip
         return partial(run_node, node)
 

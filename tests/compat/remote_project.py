@@ -8,8 +8,10 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from celery import Celery
+from celery.worker.control import Panel, control_command, inspect_command
 
 import lightbus.drivers.sqlite
 from lightbus.compat import task
@@ -54,6 +56,25 @@ async def hold_async(word: str, gate: str) -> str:
         await asyncio.sleep(0.02)
     ran(f"ended {word}")
     return word
+
+
+@inspect_command(args=[("number", int)], signature="[number=1]", alias="doubled")
+def twice(state: Any, number: int = 1) -> dict[str, Any]:
+    """Twice a number, with what the state offers."""
+    return {"twice": 2 * number, "app": state.app.main, "host": state.hostname, "ids": sorted(state.tset(["b", "a"]))}
+
+
+@control_command(args=[("word", str)], signature="[word]")
+def note(state: Any, word: str = "") -> dict[str, str]:
+    """Write a word down."""
+    ran(f"noted {word}")
+    return {"ok": f"noted {word}"}
+
+
+@Panel.register(type="inspect")
+def prefetched(state: Any) -> Any:
+    """What only Celery's worker can say."""
+    return state.consumer.qos.value
 
 
 @app.task(name="in_celery")

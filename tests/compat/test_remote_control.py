@@ -200,6 +200,40 @@ def test_the_commands_of_celery_see_and_steer_a_worker(project: Project, tmp_pat
     assert worker.wait(SECONDS) == 0
 
 
+def test_commands_of_the_projects_own_are_answered_by_nodes_of_both_kinds(project: Project) -> None:
+    node, other = f"lightbus@{HOST}", f"celery@{HOST}"
+    project.celery_worker()
+    project.worker(node)
+    control = project.app.control
+    nodes, patient = [node, other], ("--timeout", "30", "-d", f"{node},{other}")
+
+    def answers(command: str, **arguments: Any) -> dict[str, Any]:
+        replies = control.broadcast(command, arguments, destination=nodes, reply=True, timeout=30, limit=2) or []
+        return {name: answer for reply in replies for name, answer in reply.items()}
+
+    # Celery's worker may say that it is ready before it has subscribed on Redis, which keeps nothing for it.
+    wait_for(lambda: set(answers("ping")) == set(nodes), SECONDS, "both to answer")
+
+    expected = {one: {"twice": 8, "app": "project", "host": one, "ids": ["a", "b"]} for one in nodes}
+    code, out = project.celery("inspect", *patient, "--json", "twice", "4")
+    assert code == 0, out
+    assert json.loads(out[out.index("{") : out.rindex("}") + 1]) == expected
+    assert answers("doubled", number=4) == expected
+    code, out = project.celery("control", *patient, "note", "hello")
+    assert code == 0, out
+    assert out.count("noted hello") == 2
+    assert project.lines().count("noted hello") == 2
+
+    prefetched = answers("prefetched")
+    assert isinstance(prefetched[other], int)
+    assert "'prefetched' asks for state.consumer" in prefetched[node]["error"]
+    assert "state.app, state.hostname and state.tset" in prefetched[node]["error"]
+    assert set(answers("nonesuch")[node]) == set(answers("nonesuch")[other]) == {"error"}
+
+    vote = {"id": "1", "topic": "t"}
+    assert control.broadcast("election", vote, destination=[node], reply=True, timeout=30, limit=1) == [{node: None}]
+
+
 def test_nodes_of_both_kinds_answer_alike_and_share_revokes(project: Project, tmp_path: Path) -> None:
     """A revoke that only a Celery worker knows reaches a Lightbus worker that starts later, and outlives restarts."""
     node, other = f"lightbus@{HOST}", f"celery@{HOST}"

@@ -141,6 +141,8 @@ STEERS = "test_the_commands_of_celery_see_and_steer_a_worker"
 ALIKE = "test_nodes_of_both_kinds_answer_alike_and_share_revokes"
 REVOKES = "test_a_message_with_a_revoked_stamp_is_not_run"
 
+CUSTOM = "test_commands_of_the_projects_own_are_answered_by_nodes_of_both_kinds"
+
 CONTROL = [
     *rows(WORKS, ALIKE, "ping clock stats active revoked registered conf report active_queues hello autoscale"),
     *rows(WORKS, STEERS, "query_task enable_events disable_events rate_limit time_limit pool_grow pool_shrink shutdown "
@@ -154,8 +156,11 @@ CONTROL = [
     *rows(DIFFERS, ALIKE, "pool_restart", "loads the code anew, as SIGHUP does; no list of modules"),
     *rows(DIFFERS, STEERS, "memsample", "of the node's own process"),
     *rows(MISSING, "", "memdump objgraph", "`error`: they look into the memory of Celery's worker"),
-    *rows(NO_EFFECT, "", "election", "a Lightbus worker does not vote"),
-    Row("any other command", MISSING, "`KeyError`, as in Celery; commands of `@control_command` are Celery's", ""),
+    *rows(NO_EFFECT, CUSTOM, "election",
+          "a Lightbus worker does not vote, as a Celery worker with `--without-gossip`"),
+    Row("commands of `@control_command` and `@inspect_command`", DIFFERS,
+        "`state` has `app`, `hostname` and `tset`; anything else of it is an `AttributeError` that says so", CUSTOM),
+    Row("any other command", MISSING, "`KeyError`, as in Celery", ""),
 ]  # fmt: skip
 
 HEAD = """# Celery compatibility, name by name

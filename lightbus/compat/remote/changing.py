@@ -113,7 +113,7 @@ def shutdown(panel: Panel, msg: str = "Got shutdown from remote", **_: Any) -> R
 
 
 def election(panel: Panel, **_: Any) -> Reply:
-    """A Lightbus worker does not vote."""
+    """A Lightbus worker does not vote: no answer, as from a Celery worker without gossip."""
 
 
 def _resize(panel: Panel, by: int, word: str) -> Reply:

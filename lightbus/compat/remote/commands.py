@@ -1,4 +1,4 @@
-"""The commands of remote control by Celery's names (celery/worker/control.py), and those that are refused.
+"""The commands of remote control: Celery's by their names, those of them that are refused, and the project's own.
 
 One that raises is answered with `{"error": repr}`, as one that is not here: kombu's node sees to that.
 """
@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from . import changing, looking, revoking
+from .custom import custom_commands
 from .panel import Command, Panel, Reply
 
 
@@ -38,4 +39,5 @@ def commands() -> dict[str, Command]:
     )  # fmt: skip
     found: dict[str, Command] = {one.__name__: one for one in (*looks, *revokes, *changes)}
     found |= {old: found[new] for old, new in _OLD_NAMES.items()}
-    return found | {name: partial(_refused, name) for name in ("objgraph", "memdump")}
+    found |= {name: partial(_refused, name) for name in ("objgraph", "memdump")}
+    return found | custom_commands()

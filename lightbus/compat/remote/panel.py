@@ -37,6 +37,7 @@ class ControlNode:
         heartbeat_seconds: between two events of the worker's life; None sends none.
         mingles: exchanges revokes with the other nodes at its start.
         state_db: where revokes are kept over a restart.
+        celery_app: the project's, for its own commands; None where it has none.
     """
 
     app: TaskApp
@@ -46,6 +47,7 @@ class ControlNode:
     heartbeat_seconds: float | None = 2.0
     mingles: bool = True
     state_db: Path | None = None
+    celery_app: Any = None
 
 
 @dataclass(frozen=True)
