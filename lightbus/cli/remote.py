@@ -55,7 +55,10 @@ def remote_control(app: LoadedApp, buses: Sequence[Bus], rates: Rates, flags: Ce
     told: Any = app.celery_apps[0] if app.celery_apps else task_app
 
     def conf(with_defaults: bool) -> dict[str, Any]:
-        return dict(told.conf.table(with_defaults=with_defaults)) if hasattr(told, "conf") else {}
+        found = dict(told.conf.table(with_defaults=with_defaults)) if hasattr(told, "conf") else {}
+        # As a Celery worker says it: the modules that were named, and those of all tasks.
+        modules = {type(task).__module__ for task in {**task_app.adopted, **task_app.tasks}.values()}
+        return {**found, "include": sorted({*found.get("include", ()), *modules})}
 
     def load() -> Callable[[Attended], None]:
         from ..compat.remote.node import run_node  # in its process: the others need no pidbox

@@ -21,7 +21,7 @@ from celery import Celery
 from celery.result import _set_task_join_will_block, allow_join_result
 from celery.utils.nodenames import anon_nodename
 
-from tests.celery_suite.known import LEFT_OUT, Known, known_failures
+from tests.celery_suite.known import BETTER, LEFT_OUT, Known, known_failures
 from tests.celery_suite.names import BROKER, FOLDER, SETTINGS, WORKER
 from tests.processes import ROOT, Process
 
@@ -111,15 +111,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=others)
     if os.environ[WORKER] == "celery":
         return
-    known = known_failures(version("celery"), os.environ[BROKER])
+    celerys = version("celery")
+    known, better = known_failures(celerys, os.environ[BROKER]), BETTER[celerys]
     if config.args == [SUITE]:
-        refuse_stale(known, {name_of(item) for item in items})
+        refuse_stale({*known, *better}, {name_of(item) for item in items})
     for item in items:
-        expect_failure(item, known.get(name_of(item)))
+        expect(item, known.get(name_of(item)), passes=name_of(item) in better)
 
 
-def expect_failure(item: pytest.Item, known: Known | None) -> None:
-    """Mark a test that is on the list, before the marks that it has: the first one counts."""
+def expect(item: pytest.Item, known: Known | None, *, passes: bool) -> None:
+    """Mark a test that is on a list; the first mark of a kind counts, and Celery has put some there."""
+    if passes:
+        item.own_markers[:] = [mark for mark in item.own_markers if mark.name != "xfail"]
     if known is not None:
         item.add_marker(pytest.mark.xfail(reason=known.reason, strict=not known.sometimes), append=False)
         item.add_marker(pytest.mark.timeout(KNOWN_SECONDS), append=False)

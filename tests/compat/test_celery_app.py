@@ -894,13 +894,13 @@ def pydantic_module(base: Any) -> Any:
     return Order, bill
 
 
-@pytest.mark.parametrize("arguments", [
-    lambda order: ((order(id=2),), {}),
-    lambda order: (({"id": 2},), {"factor": 3}),
-    lambda order: ((order(id=2), 3, order(id=1, at="now")), {}),
-    lambda order: ((), {"order": order(id=4), "other": None}),
+@pytest.mark.parametrize("arguments, total", [
+    (lambda order: ((order(id=2),), {}), 2),
+    (lambda order: (({"id": 2},), {"factor": 3}), 6),
+    (lambda order: ((order(id=2), 3, order(id=1, at="now")), {}), 7),
+    (lambda order: ((), {"order": order(id=4), "other": None}), 4),
 ])  # fmt: skip
-def test_models_are_validated_in_the_worker_and_dumped_by_the_caller(arguments: Any) -> None:
+def test_models_are_validated_in_the_worker_and_dumped_by_the_caller(arguments: Any, total: int) -> None:
     order, bill = pydantic_module(None)
     args, kwargs = arguments(order)
     here = BenchApp(broker="memory://")
@@ -910,9 +910,11 @@ def test_models_are_validated_in_the_worker_and_dumped_by_the_caller(arguments: 
 
     sent = here.bench.published[0][1]
     assert here.bench.work() == [Ack()]
+    assert result.get(timeout=1) == {"total": total}
     theirs = celery.Celery("proj", set_as_current=False, task_always_eager=True)
     wanted = theirs.task(name="bill", pydantic=True, shared=False)(bill)
-    assert result.get(timeout=1) == wanted.apply(args, kwargs).get()
+    if celery.VERSION >= (5, 5):  # an older one knows nothing of models: `pydantic` is any attribute there
+        assert wanted.apply(args, kwargs).get() == {"total": total}
     if celery.VERSION >= (5, 7):
         wanted_args, wanted_kwargs = wanted._dump_pydantic_arguments(args, kwargs)
         assert (list(sent.args), dict(sent.kwargs)) == (list(wanted_args), dict(wanted_kwargs))

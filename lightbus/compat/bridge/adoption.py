@@ -88,6 +88,7 @@ def _adopted(app: TaskApp, task: CeleryTask) -> Task:
     }  # fmt: skip
     header = getattr(task, "__header__", None)  # only what the decorator made has one, a partial where it has `bind`
     written_as = {
+        "__module__": type(task).__module__,  # where the task is written, for those who ask a worker what it loads
         "told_as": staticmethod(lambda: _told_as(task)),
         "errback_header": None if header is None or isinstance(header, partial) else staticmethod(header),
     }  # fmt: skip
