@@ -25,9 +25,10 @@ def fetch(version: str, cache: Path) -> Path:
         SuiteUnavailable: pip failed, the file is not the one that is expected, or it holds no tests.
     """
     folder = cache / f"celery-{version}"
+    expected = expected_hash(version)
     if not (folder / "complete").exists():
         archive = download(version, cache)
-        check(archive, version)
+        check(archive, expected)
         unpack(archive, folder, version)
         (folder / "complete").touch()
     return folder
@@ -50,14 +51,19 @@ def download(version: str, cache: Path) -> Path:
     return archive
 
 
-def check(archive: Path, version: str) -> None:
-    """Refuse an archive that is not the one whose tests `known.py` speaks of."""
-    expected, found = SHA256.get(version), hashlib.sha256(archive.read_bytes()).hexdigest()
-    if expected is None:
+def expected_hash(version: str) -> str:
+    """The SHA-256 that the archive of that version has to have."""
+    if version not in SHA256:
         raise SuiteUnavailable(
             f"the tests of Celery {version} are not known here, only those of {', '.join(SHA256)}: "
-            "install one of these, or add its hash to tests/celery_suite/sdist.py and its list to known.py"
+            "install one of these, or add its hash to tests/celery_suite/sdist.py and its lists to known.py"
         )
+    return SHA256[version]
+
+
+def check(archive: Path, expected: str) -> None:
+    """Refuse an archive that is not the one whose tests `known.py` speaks of."""
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != expected:
         raise SuiteUnavailable(f"{archive} has the SHA-256 {found}, and not {expected}: delete it and try again")
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.celery_suite.known import BETTER, KNOWN
 from tests.celery_suite.names import BROKER, FOLDER, WORKER
-from tests.celery_suite.sdist import SHA256, SuiteUnavailable, check, fetch
+from tests.celery_suite.sdist import SHA256, SuiteUnavailable, fetch
 from tests.processes import ROOT
 
 CONFTEST = """
@@ -147,7 +147,7 @@ def test_another_archive_than_the_one_that_is_known_is_refused(tmp_path: Path) -
     with pytest.raises(SuiteUnavailable, match=rf"has the SHA-256 \w+, and not {SHA256['5.7.0']}: delete it"):
         fetch("5.7.0", tmp_path)
     with pytest.raises(SuiteUnavailable, match=r"the tests of Celery 4\.0\.0 are not known here, only those of 5\.7\.0"):
-        check(archive, "4.0.0")
+        fetch("4.0.0", tmp_path)
 
 
 def test_each_version_with_a_hash_has_lists_and_each_listed_test_a_reason() -> None:

@@ -97,6 +97,20 @@ def alike(told: Told) -> Told:
     return same
 
 
+def as_before_5_7(told: Told) -> Told:
+    """What Celery says only since 5.7, and Lightbus says whichever is installed, taken out: how long a task took, and
+    that one that was rejected has failed."""
+    for several in told.values():
+        for heard in several:
+            if heard["signal"] == "task_success":
+                assert "runtime" in heard["arguments"]
+                heard["arguments"] = [name for name in heard["arguments"] if name != "runtime"]
+    rejected = told["rejected", "child"]
+    assert [heard["signal"] for heard in rejected].count("task_failure") == 1
+    told["rejected", "child"] = [heard for heard in rejected if heard["signal"] != "task_failure"]
+    return told
+
+
 @pytest.mark.timeout(240)
 def test_receivers_hear_what_they_hear_on_celerys_worker(brokers: Brokers, tmp_path: Path) -> None:
     processes = Processes(tmp_path)
@@ -111,6 +125,8 @@ def test_receivers_hear_what_they_hear_on_celerys_worker(brokers: Brokers, tmp_p
     assert our_results == {**results, "marked": results["marked"]}
     theirs, ours = alike(told), alike(our_told)
     assert ours.keys() == theirs.keys()
+    if celery.VERSION < (5, 7):
+        ours = as_before_5_7(ours)
     different = {key: (theirs[key], ours[key]) for key in theirs if ours[key] != theirs[key]}
     assert different == {}
     names = [[signal for signal, _, _ in process] for process in life]
