@@ -34,6 +34,7 @@ TEST = [
     *YAML,
     "attrs>=23.1",
     "flower>=2.0",
+    "gunicorn>=21.2",
     "jsonschema>=4.18",
     "mypy>=1.13",
     "psycopg[binary]>=3.2",

@@ -48,6 +48,7 @@ NOT_RUN = {
     ("docs/howto/choose-a-broker.md", "it needs a server"),
     ("docs/howto/run-a-worker.md", "it needs systemd"),
     ("docs/howto/tracing.md", "it installs packages"),
+    ("docs/howto/web-servers.md", "it needs gunicorn"),
     ("docs/migration/beat.md", "it needs a Django project"),
     ("docs/migration/beat.md", "it needs the file of a beat that ran"),
     ("docs/migration/index.md", "it installs packages"),
