@@ -146,7 +146,9 @@ def test_another_archive_than_the_one_that_is_known_is_refused(tmp_path: Path) -
 
     with pytest.raises(SuiteUnavailable, match=rf"has the SHA-256 \w+, and not {SHA256['5.7.0']}: delete it"):
         fetch("5.7.0", tmp_path)
-    with pytest.raises(SuiteUnavailable, match=r"the tests of Celery 4\.0\.0 are not known here, only those of 5\.7\.0"):
+    with pytest.raises(
+        SuiteUnavailable, match=r"the tests of Celery 4\.0\.0 are not known here, only those of 5\.7\.0"
+    ):
         fetch("4.0.0", tmp_path)
 
 

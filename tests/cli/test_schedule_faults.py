@@ -117,7 +117,8 @@ def test_a_fault_is_refused_by_entry_field_and_value(empty: Project, prefix: str
         ("jitter_seconds", "5"), ("jitter_seconds", -1), ("overlap_limit_seconds", 0), ("count", "3"), ("count", 0),
         ("count", True), ("misfire", "later"), ("misfire", 7), ("misfire", {"limit": "x"}), ("overlap", ["skip"]),
         ("start", "tomorrow"), ("end", "2026-01-01T00:00:00"), ("tz", 7), ("dialect", "quartz"), ("dialect", ["cron"]),
-        ("fold", "never"), ("gap", 3), ("args", {"a": 1}), ("kwargs", ["a"]), ("options", "low"), ("task", 7), ("croon", "x"),
+        ("fold", "never"), ("gap", 3), ("args", {"a": 1}), ("kwargs", ["a"]), ("options", "low"), ("task", 7),
+        ("croon", "x"),
     ],
 )  # fmt: skip
 def test_a_value_of_the_wrong_kind_is_refused_by_its_key(key: str, value: object) -> None:
