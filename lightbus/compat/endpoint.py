@@ -1,7 +1,5 @@
-"""What a worker does with a task message: run it, wait, hand it over, or park it; and with the end of a run.
-
-The order of effects is Celery's (celery/app/trace.py): callbacks and the next step of a chain leave before the result
-is stored; after a failure the result is stored first. What this side cannot do is parked before the task runs.
+"""What a worker does with a task message: run it, wait, hand it over, or park it. What this side cannot do is parked
+before the task runs; the end of a run is in `endings`.
 """
 
 from __future__ import annotations
@@ -14,29 +12,22 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..core import errors
-from ..core.errors import DecodeError, HandlerNotFound, HandlerStopped, TransportError
+from ..core.errors import DecodeError, HandlerNotFound, TransportError
 from ..core.message import MAX_COUNT, Route, Wire
 from ..core.outcome import Ack, DeadLetter, Forward, Outcome, Requeue
 from ..core.rate import Rate
 from ..core.topology import TASK_QUEUE_PREFIX, Queue, Topology
 from ..endpoint import Invocation, LostRun
 from ..ports import Delivery
-from . import hooks, states
 from .calling import function_of
+from .endings import Endings, as_celery
 from .events.observer import EventObserver
 from .exceptions import (
-    EncodeError,
-    Ignore,
     NotRegistered,
     Reject,
-    Retry,
     TaskRevokedError,
-    TimeLimitExceeded,
-    WorkerLostError,
     soft_limit_error,
 )
-from .following import Followers
 from .forwarding import hand_over
 from .losses import remains_of, wire_of
 from .node import Node, node_name
@@ -45,12 +36,10 @@ from .protocol import TaskMessage, decode_task, is_name, moment
 from .queues import TaskQueues
 from .recording import Recorder, Run
 from .remote.requests import described, stamps_of
-from .results import safe_repr
 from .settings import rate_from
 from .signals.observer import SignalObserver
 from .signatures import unsupported
 from .task import Task
-from .together import Sent
 
 if TYPE_CHECKING:
     from .app import TaskApp
@@ -81,11 +70,11 @@ class TaskEndpoint:
         self._queues = TaskQueues(app, queues)
         self._hostname = node_name(hostname)
         self._recorder = Recorder(app)
-        self._followers = Followers(app)
         self._events = app.task_events
         self._events.switch.on |= app.settings.send_task_events
         node = Node(self._hostname, app)
         self._observers = Observers([SignalObserver(node), EventObserver(app, node)])
+        self._endings = Endings(app, self._recorder, self._observers)
         self._revokes = app.revokes
 
     @property
@@ -143,7 +132,7 @@ class TaskEndpoint:
             return self._unknown(message.task, delivery)
         run = self._run(task, message, delivery)
         if self._revokes and self._revokes.covers(message.id, stamps_of(delivery.wire.headers)):
-            return self._revoked(run, "revoked")
+            return self._endings.revoked(run, "revoked")
         outcome = self._not_now(run)
         if outcome is not None:
             return outcome
@@ -153,94 +142,18 @@ class TaskEndpoint:
     def succeed(self, invocation: Invocation, result: object) -> Outcome:
         run = _run_of(invocation)
         try:
-            return self._succeeded(run, result)
+            return self._endings.succeeded(run, result)
         except Exception as error:
             self._observers.broken(run, error)
             raise
 
-    def _succeeded(self, run: Run, result: object) -> Outcome:
-        message = run.message
-        sent: Sent | None = None
-        if message.callbacks or message.chain:
-            try:
-                sent = self._followers.after_success(run, result)
-            except Exception as error:  # noqa: BLE001 - with task_always_eager the callback's own code runs here
-                return self._unsent(run, error)
-        # While the broker writes what follows to its disk, the result is stored.
-        unrecorded = self._record_success(run, result)
-        if sent is not None:
-            try:
-                sent.confirm(self._app.settings.publish_timeout_seconds)
-            except TransportError as error:
-                return self._unsent(run, error)
-        if unrecorded is not None:
-            return unrecorded
-        if logger.isEnabledFor(logging.DEBUG):  # the worker's own line says the rest
-            logger.debug("task %s[%s] succeeded: %s", message.shadow or message.task, message.id, safe_repr(result))
-        run.ends(states.SUCCESS, result)
-        hooks.succeeded(run, result)
-        self._observers.succeeded(run, result)
-        hooks.returned(run, states.SUCCESS, result)
-        return Ack()
-
-    def _record_success(self, run: Run, result: object) -> Outcome | None:
-        """Store SUCCESS; the outcome where that cannot be done."""
-        try:
-            self._recorder.succeeded(run, result)
-        except EncodeError as error:
-            return self._failed(run, error)
-        except TransportError as error:
-            return DeadLetter("result-lost", f"the task succeeded, but its result was not stored: {error}")
-        return None
-
     def fail(self, invocation: Invocation, error: BaseException) -> Outcome:
         run = _run_of(invocation)
         try:
-            return self._ended_by(run, error)
+            return self._endings.ended_by(run, error)
         except Exception as defect:
             self._observers.broken(run, defect)
             raise
-
-    def _ended_by(self, run: Run, error: BaseException) -> Outcome:
-        name, task_id = run.message.shadow or run.message.task, run.message.id
-        match error:
-            case Retry():
-                run.ends(states.RETRY, error)
-                self._recorder.retried(run, error.exc, error)
-                hooks.retried(run, error.exc or error)
-                self._observers.retried(run, error)
-                logger.info("task %s[%s] retry: %s", name, task_id, error)
-                return Ack("retry")
-            case Ignore():
-                run.ends(states.IGNORED, error)
-                try:
-                    self._recorder.ignored(run, error)
-                except TransportError as untold:
-                    text = f"the task raised {error!r}, and its chord was not told: {untold}"
-                    return DeadLetter("result-lost", text)
-                return Ack("ignored")
-            case Reject(requeue=True):
-                run.ends(states.REJECTED, error)
-                self._observers.rejected(run, requeue=True)
-                logger.warning("task %s[%s] rejected: %s; it goes back to its queue", name, task_id, error.reason)
-                return self._again(run)
-            case Reject():
-                run.ends(states.REJECTED, error)
-                logger.warning("task %s[%s] rejected: %s", name, task_id, error.reason)
-                return self._park(run, "rejected", str(error.reason), error)
-            case SystemExit():
-                lost = WorkerLostError(f"Worker exited prematurely: the task called sys.exit({error.code!r})")
-                return self._failed(run, lost.with_traceback(error.__traceback__))
-            case errors.Terminated():
-                run.ends(states.REVOKED, error)
-                return self._revoked(run, "terminated", signum=error.signum)
-            case errors.WorkerLost() if error.crashes:
-                return self._park(run, "worker-lost", str(error), WorkerLostError(str(error)))
-            case errors.WorkerLost() | errors.TimeLimitExceeded():
-                return self._failed(run, _as_celery(error))
-            case Exception():
-                return self._failed(run, error)
-        return self._again(run)  # KeyboardInterrupt, a cancelled coroutine: the worker ends, not the task
 
     def leave(self) -> None:
         """See `EndsWithProcess`."""
@@ -248,16 +161,16 @@ class TaskEndpoint:
 
     def lost(self, run: LostRun) -> None:
         """See `HearsOfLosses`: store FAILURE, as the parent of a Celery worker does."""
-        wire, error = wire_of(run), _as_celery(run.error)
+        wire, error = wire_of(run), as_celery(run.error)
         message = TaskMessage(task=run.name, id=run.id, reply_to=run.reply_to, correlation_id=run.id)
         if wire is not None:
             message = self._decode(wire)
         task = self._app.find(run.name) or self._stand_in(run.name)
         settled = Delivery(wire or Wire(body=b""), run.queue, redelivered=False, settle=lambda settlement: None)
         if message.id in self._revokes:  # its process hung, and was killed because it did not end
-            self._revoked(self._run(task, message, settled), "terminated")
+            self._endings.revoked(self._run(task, message, settled), "terminated")
             return
-        self._failed(self._run(task, message, settled), error)
+        self._endings.failed(self._run(task, message, settled), error)
 
     def describe(self, delivery: Delivery) -> dict[str, object]:
         """See `Steerable`, as for the next two."""
@@ -293,7 +206,7 @@ class TaskEndpoint:
             self._observers.unreadable(delivery, HandlerNotFound(name, known))
             return outcome
         run = self._run(self._stand_in(name), message, delivery)
-        self._record_failure(run, NotRegistered(name))
+        self._endings.record_failure(run, NotRegistered(name))
         self._observers.unknown(run)
         return outcome
 
@@ -314,7 +227,7 @@ class TaskEndpoint:
             group_index=index if type(index) is int and abs(index) <= MAX_COUNT else None,
         )  # fmt: skip
         run = self._run(self._stand_in(message.task), message, delivery)
-        self._record_failure(run, error)
+        self._endings.record_failure(run, error)
         if message.group:
             try:
                 self._recorder.unread(run, error)
@@ -347,17 +260,6 @@ class TaskEndpoint:
             return Forward(Route("", run.delivery.queue), wire, delay_seconds=left)
         return None
 
-    def _revoked(self, run: Run, reason: str, *, signum: int | None = None) -> Outcome:
-        """The end of a task that must not run, or not go on; told as Celery tells it."""
-        message = run.message
-        logger.info("task %s[%s] was %s", message.task, message.id, reason)
-        try:
-            self._recorder.revoked(run, TaskRevokedError(reason))
-        except TransportError as error:
-            return DeadLetter("result-lost", f"it was {reason}; REVOKED was not stored: {error}")
-        self._observers.revoked(run, terminated=reason == "terminated", signum=signum, expired=False)
-        return Ack("revoked")
-
     def _not_here(self, run: Run) -> Outcome | None:
         """The outcome of a message that must not run: this side cannot do what it asks, or its arguments are wrong."""
         message = run.message
@@ -365,14 +267,14 @@ class TaskEndpoint:
         reason = unsupported(message, counts_chords=self._app.chords.possible) if followed else None
         if reason is not None:
             text = f"task {run.message.task!r} was not run: {reason}"
-            return self._park(run, "unsupported", text, Reject(text))
+            return self._endings.park(run, "unsupported", text, Reject(text))
         if not run.task.typing:
             return None
         try:
             run.task.check_arguments(message.args, message.kwargs)
         except TypeError as error:
-            outcome = self._park(run, "bad-arguments", str(error), error)
-            self._send_errbacks(run, error)
+            outcome = self._endings.park(run, "bad-arguments", str(error), error)
+            self._endings.send_errbacks(run, error)
             return outcome
         return None
 
@@ -404,66 +306,6 @@ class TaskEndpoint:
             on_end=partial(self._observers.ended, run),
         )
 
-    def _failed(self, run: Run, error: BaseException) -> Outcome:
-        run.ends(states.FAILURE, error)
-        name, task_id = run.message.shadow or run.message.task, run.message.id
-        stored = self._record_failure(run, error)
-        sent = self._send_errbacks(run, error)
-        hooks.failed(run, error)
-        self._observers.failed(run, error)
-        hooks.returned(run, states.FAILURE, error)
-        if isinstance(error, tuple(run.task.throws)):
-            logger.info("task %s[%s] raised expected: %r", name, task_id, error)
-        else:
-            logger.error("task %s[%s] raised unexpected: %r", name, task_id, error, exc_info=error)
-        if not stored:
-            return DeadLetter("result-lost", f"the task failed with {error!r}, and its failure was not stored")
-        if not sent:
-            return DeadLetter("unsent-callbacks", f"the task failed with {error!r}, and its errbacks were not sent")
-        if not run.task.setting("acks_on_failure") and run.task.setting("acks_late"):
-            reason = "time-limit" if isinstance(error, TimeLimitExceeded) else "failed"
-            self._observers.rejected(run, requeue=False)
-            return DeadLetter(reason, f"{type(error).__name__}: {error}", attempts=run.message.retries + 1)
-        return Ack("error")
-
-    def _unsent(self, run: Run, error: BaseException) -> Outcome:
-        """The task ran, but what was to follow was not sent: parked, so that a person can send it."""
-        logger.error("task %s[%s]: what follows was not sent", run.message.task, run.message.id, exc_info=error)
-        run.ends(states.FAILURE, error)
-        self._record_failure(run, error)
-        self._send_errbacks(run, error)
-        self._observers.failed(run, error)
-        text = f"the task succeeded, but its callbacks or its next step were not sent: {error}"
-        return DeadLetter("unsent-callbacks", text)
-
-    def _park(self, run: Run, reason: str, text: str, error: BaseException) -> Outcome:
-        """Dead-letter the message, and tell whoever waits for the result."""
-        self._record_failure(run, error)
-        self._observers.failed(run, error)
-        self._observers.rejected(run, requeue=False)
-        return DeadLetter(reason, text, attempts=run.message.retries + 1)
-
-    def _again(self, run: Run) -> Outcome:
-        if run.task.setting("acks_late"):
-            return Requeue()
-        return Forward(Route("", run.delivery.queue))  # acknowledged already: only a copy can come back
-
-    def _record_failure(self, run: Run, error: BaseException) -> bool:
-        try:
-            self._recorder.failed(run, error)
-        except TransportError as lost:
-            logger.error("task %s[%s]: FAILURE was not stored: %s", run.message.task, run.message.id, lost)
-            return False
-        return True
-
-    def _send_errbacks(self, run: Run, failure: BaseException) -> bool:
-        try:
-            self._followers.after_failure(run, failure)
-        except Exception as error:
-            logger.exception("task %s[%s]: its errbacks were not sent: %s", run.message.task, run.message.id, error)
-            return False
-        return True
-
 
 def _run_of(invocation: Invocation) -> Run:
     run = invocation.state
@@ -478,8 +320,3 @@ def _trace(headers: Mapping[str, object]) -> dict[str, str]:
 def _concerns_others(message: TaskMessage) -> bool:
     """Its failure is more than its own result: errbacks, the rest of its chain, its chord."""
     return bool(message.errbacks or message.chain or message.chord or message.group)
-
-
-def _as_celery(error: HandlerStopped) -> WorkerLostError | TimeLimitExceeded:
-    """The class under which a Celery caller knows it."""
-    return (TimeLimitExceeded if isinstance(error, errors.TimeLimitExceeded) else WorkerLostError)(str(error))
