@@ -188,6 +188,10 @@ class Lanes:
             self._thread = threading.Thread(target=self._run, name="lightbus-lanes", daemon=True)
             self._thread.start()
 
+    def held(self) -> list[Lane]:
+        """Those that this process has now; for a look. Any thread."""
+        return [lane for lane in self._lanes if lane.consumer is not None]
+
     def drain(self) -> None:
         """Begin nothing more. A lane is left when what runs in it has ended, whatever else runs in the process."""
         self._stopping.set()
@@ -224,8 +228,7 @@ class Lanes:
             if lane.consumer is not None:
                 self._keep(lane)
                 continue
-            had = sum(one.consumer is not None for one in self._lanes)
-            if had < share or (not first and time.monotonic() - lane.free_since >= SPARE_SECONDS):
+            if len(self.held()) < share or (not first and time.monotonic() - lane.free_since >= SPARE_SECONDS):
                 self._take(lane)
 
     def _take(self, lane: Lane) -> None:

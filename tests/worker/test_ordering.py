@@ -11,13 +11,17 @@ from typing import Any
 
 import pytest
 
-from lightbus import Api, Batch, Bus, DeclarationError, Event, Ordered, RetryPolicy, current_delivery
+from lightbus import Api, Batch, Bus, Concurrency, DeclarationError, Event, Ordered, RetryPolicy, current_delivery
+from lightbus.core.message import Wire
 from lightbus.core.topology import DEAD_LETTER_QUEUE
 from lightbus.describing import ask
 from lightbus.drivers import open_transport
-from lightbus.ports import PermitStore
+from lightbus.endpoint import HasLanes
+from lightbus.ports import Delivery, PermitStore
 from lightbus.testing import harness
-from lightbus.worker import WorkerOptions
+from lightbus.worker import Permits, WorkerOptions
+from lightbus.worker.lanes import Lanes, LaneSource
+from lightbus.worker.settle import Settler
 from tests.processes import Process, Processes, handlers, wait_for
 from tests.runtime.workers import working
 
@@ -272,30 +276,40 @@ def test_a_process_that_ends_leaves_its_lanes_though_another_handler_still_runs(
         may_end.set()
 
 
-def test_a_lane_that_another_worker_has_taken_over_is_left(request: pytest.FixtureRequest, prefix: str) -> None:
-    for fixture in ("redis_url", "sqlite_url"):
-        seen = list[int]()
-        bus = Bus(prefix, url=request.getfixturevalue(fixture))
-        bus.on(Accounts.moved, name="book", ordered_by=Ordered("key", lanes=1))(
-            lambda event, seen=seen: seen.append(event.number)
-        )
-        name, store = f"{prefix}.ordered.book.0", bus.transport
-        assert isinstance(store, PermitStore)
-        with working(bus) as process:
-            bus.fire(moved("a", 0))
-            wait_for(lambda seen=seen: seen == [0], SECONDS, "the first")
-            (lane,) = [one for one in process._lanes._lanes if one.queue.name == name]
-            store.free_permit(name, lane.holder)  # as the broker does when this process stands still
-            assert store.hold_permit(name, "another worker", 1, lease_seconds=60.0)
-            wait_for(lambda lane=lane: lane.consumer is None, SECONDS, "the lane to be left")
-            for number in (1, 2):
-                bus.fire(moved("a", number))
-            wait_for(lambda bus=bus, name=name: bus.transport.message_count(name) == 2, SECONDS, "two to wait")
-            assert seen == [0]
-            store.free_permit(name, "another worker")
-            wait_for(lambda seen=seen: len(seen) == 3, SECONDS, "the rest")
-        assert seen == [0, 1, 2]
-        bus.close()
+@pytest.mark.parametrize("broker_url", ["redis", "sqlite"], indirect=True)
+def test_a_lane_that_another_worker_has_taken_over_is_left(broker_url: str, prefix: str) -> None:
+    bus, seen = Bus(prefix, url=broker_url), list[bytes]()
+    bus.on(Accounts.moved, name="book", ordered_by=Ordered("key", lanes=1))(lambda event: None)
+    endpoint, transport = bus.endpoints()[0], bus.transport
+    assert isinstance(endpoint, HasLanes)
+    assert isinstance(transport, PermitStore)
+    transport.declare(endpoint.topology())
+    (queue,) = [one for one in endpoint.topology().queues if one.name == f"{prefix}.ordered.book.0"]
+
+    def take(delivery: Delivery) -> None:
+        seen.append(delivery.wire.body)
+        delivery.ack()
+
+    def send(*bodies: bytes) -> None:
+        for body in bodies:
+            transport.publish(Wire(body=body), queue.route).result(SECONDS)
+
+    lanes = Lanes(Permits({queue.name: Concurrency(1)}), 1)
+    lanes.add(LaneSource(transport, endpoint, [queue], take, Settler(transport, DEAD_LETTER_QUEUE)))
+    send(b"0")
+    wait_for(lambda: seen == [b"0"], SECONDS, "the first")
+    (lane,) = lanes.held()
+    transport.free_permit(queue.name, lane.holder)  # as its lease ends while this process stands still
+    assert transport.hold_permit(queue.name, "another worker", 1, lease_seconds=60.0)
+    wait_for(lambda: not lanes.held(), SECONDS, "the lane to be left")
+    send(b"1", b"2")
+    assert seen == [b"0"]
+    assert transport.message_count(queue.name) == 2
+    transport.free_permit(queue.name, "another worker")
+    wait_for(lambda: len(seen) == 3, SECONDS, "the rest")
+    assert seen == [b"0", b"1", b"2"]
+    lanes.close(timeout_seconds=10.0)
+    bus.close()
 
 
 def test_lanes_that_no_other_process_takes_are_taken_beyond_the_share(sqlite_url: str, prefix: str) -> None:
