@@ -30,6 +30,7 @@ LAYERS = {
     "lightbus.version": "core",
     "lightbus.endpoint": "ports",  # the seam of what a worker serves
     "lightbus.forks": "ports",  # the seam of what must be made anew in a child
+    "lightbus.result_ports": "ports",
     "lightbus.publishing": "ports",  # the seam of who looks on
     "lightbus.beat": "bus",
     **{f"lightbus.{name}": name for name in ("core", "ports", "drivers", "bus", "testing", "compat", "contrib", "cli")},

@@ -46,7 +46,8 @@ from .together import leave_to_the_end
 
 if TYPE_CHECKING:
     from .. import Middleware
-    from ..ports import ResultBackend, Transport
+    from ..ports import Transport
+    from ..result_ports import ResultBackend
     from .task import Task
 
 

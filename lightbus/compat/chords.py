@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import DecodeError, TransportError
-from ..ports import ChordCounter, ChordTally
+from ..result_ports import ChordCounter, ChordTally
 from . import states
 from .backends.celery_class import UncountedResults
 from .canvas import Chain, Chord, Group, Signature, as_list, signature
@@ -31,7 +31,7 @@ from .results import ResultDocument, exception_from, exception_triple
 from .serializers import Codec
 
 if TYPE_CHECKING:
-    from ..ports import ResultBackend
+    from ..result_ports import ResultBackend
     from .app import TaskApp
     from .task import Task
 

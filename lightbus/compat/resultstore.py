@@ -20,7 +20,7 @@ from ..core.errors import ConfigError, DecodeError, NotConfirmed
 from ..core.message import Route, Wire
 from ..core.topology import Topology, is_own_reply_queue, is_reply_queue, reply_queue
 from ..forks import renewed_after_fork
-from ..ports import ChordCounter, Expiring, GroupKeeper, KeepsSuccess
+from ..result_ports import ChordCounter, Expiring, GroupKeeper, KeepsSuccess
 from . import states
 from .backends import open_backend
 from .results import ResultDocument, decode_result, document_from, encode_result
@@ -28,7 +28,8 @@ from .serializers import content_type_of
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from ..ports import Consumer, Delivery, ResultBackend, Transport
+    from ..ports import Consumer, Delivery, Transport
+    from ..result_ports import ResultBackend
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from types import MappingProxyType
 
 from ..core.claims import ClaimStore
 from ..core.errors import ConfigError
-from ..ports import ResultBackend, ScheduleStore, Transport
+from ..ports import ScheduleStore, Transport
+from ..result_ports import ResultBackend
 
 _AMQP = "lightbus.drivers.kombu.amqp:AmqpTransport"
 _VIRTUAL = "lightbus.drivers.kombu.virtual:open_virtual"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..core.errors import ConfigError
-from ..ports import ChordParts
+from ..result_ports import ChordParts
 
 
 def open_memory_results(url: str, options: Mapping[str, object]) -> MemoryResults:
@@ -19,7 +19,7 @@ def open_memory_results(url: str, options: Mapping[str, object]) -> MemoryResult
 
 
 class MemoryResults:
-    """See `ports.ResultBackend`. Thread-safe."""
+    """See `result_ports.ResultBackend`. Thread-safe."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..ports import ChordParts
+from ..result_ports import ChordParts
 
 GROUP_PREFIX = "celery-taskset-meta-"
 #: For how long one that counted the last end may take to send the body before another may.

@@ -42,7 +42,7 @@ return false
 
 
 class RedisResults:
-    """See `ports.ResultBackend`. Thread-safe, and usable after a fork.
+    """See `result_ports.ResultBackend`. Thread-safe, and usable after a fork.
 
     Args:
         url: see `redis_client.open_client`.
@@ -94,7 +94,7 @@ class RedisResults:
         return self._carry_out(read)
 
     def wait(self, task_id: str, *, timeout_seconds: float) -> bytes | None:
-        """See `ports.ResultBackend.wait`. Subscribes first and reads then, so nothing falls between the two."""
+        """See `result_ports.ResultBackend.wait`. Subscribes first and reads then, so nothing falls between the two."""
         key = self._prefix + task_id
         deadline = time.monotonic() + timeout_seconds
 

@@ -28,7 +28,7 @@ from lightbus.compat.backends import open_backend, pickles
 from lightbus.compat.bridge import settings_from
 from lightbus.compat.results import ResultDocument, exception_triple
 from lightbus.core.errors import DecodeError
-from lightbus.ports import ResultBackend
+from lightbus.result_ports import ResultBackend
 from tests.brokers import PostgreSQL
 from tests.compat.bench import Bench
 

@@ -17,7 +17,7 @@ from lightbus.core.errors import AccessRefused, BrokerUnreachable, ConfigError
 from lightbus.drivers import open_result_backend
 from lightbus.drivers.redis_chords import EARLY_SECONDS
 from lightbus.drivers.redis_results import RedisResults
-from lightbus.ports import ChordParts, ResultBackend
+from lightbus.result_ports import ChordParts, ResultBackend
 from lightbus.testing.bench import eventually
 from tests.brokers import Redis
 

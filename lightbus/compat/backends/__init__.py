@@ -14,7 +14,7 @@ from ... import open_result_backend
 from ...core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ...ports import ResultBackend
+    from ...result_ports import ResultBackend
     from ..settings import Settings
 
 __all__ = ["open_backend"]

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ... import open_result_backend
 from ...core.errors import BrokerUnreachable, ConfigError, NotConfirmed, TransportError
-from ...ports import ResultBackend, Tally
+from ...result_ports import ResultBackend, Tally
 from .. import states
 from ..results import ResultDocument, decode_result, encode_result, exception_triple
 from ..serializers import Codec
@@ -64,7 +64,7 @@ def open_celery_backend(settings: Settings) -> ResultBackend:
 
 
 class CeleryResults:
-    """See `ports.ResultBackend`, `GroupKeeper` and `Expiring`. Thread-safe, as Celery makes a backend for each thread.
+    """See `result_ports`: `ResultBackend`, `GroupKeeper`, `Expiring`. Thread-safe: Celery makes a backend for each thread.
 
     Args:
         app: a Celery app whose backend it is.

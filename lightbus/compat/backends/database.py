@@ -57,7 +57,7 @@ def open_database(named: str, settings: Settings) -> DatabaseResults:
 
 
 class DatabaseResults:
-    """See `ports.ResultBackend`, `GroupKeeper` and `Expiring`. Thread-safe, and usable after a fork.
+    """See `result_ports.ResultBackend`, `GroupKeeper` and `Expiring`. Thread-safe, and usable after a fork.
 
     Args:
         url: SQLAlchemy's.

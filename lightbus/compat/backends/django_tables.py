@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ...core.errors import BrokerUnreachable, ConfigError, DecodeError, NotConfirmed
-from ...ports import Tally
+from ...result_ports import Tally
 from .. import json, states
 from ..results import ResultDocument, decode_result, encode_result, exception_triple, safe_repr
 from ..serializers import Codec, accepts, content_type_of
@@ -45,7 +45,7 @@ def open_django_tables(settings: Settings) -> DjangoResults:
 
 
 class DjangoResults:
-    """See `ports.ResultBackend`, `GroupKeeper`, `Expiring` and `ChordTally`. Thread-safe, as Django's connections are.
+    """See `result_ports`: `ResultBackend`, `GroupKeeper`, `Expiring`, `ChordTally`. Thread-safe, as Django's connections.
 
     Args:
         models: the module `django_celery_results.models`.

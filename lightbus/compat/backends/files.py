@@ -31,7 +31,7 @@ def open_files(url: str) -> FileResults:
 
 
 class FileResults(KeyValueResults):
-    """See `ports.ResultBackend`, `GroupKeeper` and `Expiring`. Thread-safe; a file is there whole or not at all."""
+    """See `result_ports`: `ResultBackend`, `GroupKeeper`, `Expiring`. Thread-safe; a file is whole or not there."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(FileStore(folder))

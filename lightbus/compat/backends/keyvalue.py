@@ -21,7 +21,7 @@ class Store(Protocol):
 
 
 class KeyValueResults:
-    """See `ports.ResultBackend` and `GroupKeeper`. As thread-safe as its store."""
+    """See `result_ports.ResultBackend` and `GroupKeeper`. As thread-safe as its store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
