@@ -6,11 +6,9 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 import sys
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +20,7 @@ from ..config import URL_VARIABLE, embedded_url
 from ..core.api import Api, Event, Rpc
 from ..core.codec import split_version
 from ..core.errors import ConfigError
+from .importing import attribute_of, import_module, look_for_modules_in, where_of
 from .settings_files import settings_files
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
 APP_VARIABLE = "LIGHTBUS_APP"
 SUBMODULES = ("bus", "celery", "tasks", "events")
-_LIGHTBUS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 @dataclass
@@ -84,13 +82,13 @@ def load(names: tuple[str, ...], url: str | None = None) -> LoadedApp:
     Raises:
         ConfigError: a module or attribute is not there, or cannot be imported.
     """
-    _look_for_modules_in(Path.cwd())
+    look_for_modules_in(Path.cwd())
     names = names or configured_names()
     app = LoadedApp(names=names)
     _set_up_django(app)  # first, because a module that imports models needs it
     for name in names:
         module_name, _, attribute = name.partition(":")
-        module = _import(module_name)
+        module = import_module(module_name)
         _set_up_django(app)  # the package may have named the settings, and what follows may import models
         found = [_attribute(module, attribute)] if attribute else _candidates(module)
         for one in found:
@@ -117,18 +115,13 @@ def required(names: tuple[str, ...], url: str | None = None) -> LoadedApp:
     return app
 
 
-def _look_for_modules_in(folder: Path) -> None:
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-
-
 def configured_names() -> tuple[str, ...]:
     if name := os.environ.get(APP_VARIABLE, ""):
         return tuple(part.strip() for part in name.split(",") if part.strip())
     files = settings_files(Path.cwd())
     if files.folder is None:
         return ()
-    _look_for_modules_in(files.folder)
+    look_for_modules_in(files.folder)
     return files.texts("app")
 
 
@@ -146,7 +139,7 @@ def middleware_of(app: LoadedApp) -> tuple[Middleware, ...]:
         found.append(fresh_connections)
     for name in files.texts("middleware"):
         module_name, _, attribute = name.partition(":")
-        value = _plain_attribute(_import(module_name), attribute)
+        value = attribute_of(import_module(module_name), attribute)
         if not callable(value):
             raise ConfigError(f"{files.folder}: middleware {name!r} must be MODULE:FUNCTION, got {value!r:.100}")
         found.append(value)
@@ -180,7 +173,7 @@ def _set_up_django(app: LoadedApp) -> None:
 
         django.set_up()
     except (Exception, SystemExit) as error:  # the project's settings, its models, Django that is not installed
-        raise ConfigError(f"Django cannot be set up: {_where(error)}") from error
+        raise ConfigError(f"Django cannot be set up: {where_of(error)}") from error
     app.is_django = True
 
 
@@ -194,52 +187,15 @@ def _discover_in_django(app: LoadedApp) -> None:
     try:
         modules = django.discover()
     except (Exception, SystemExit) as error:  # the project's own modules
-        raise ConfigError(f"a module of Django's installed apps cannot be imported: {_where(error)}") from error
+        raise ConfigError(f"a module of Django's installed apps cannot be imported: {where_of(error)}") from error
     if not any(":" in name for name in app.names):
         for module in modules:
             for value in list(vars(module).values()):
                 _take(app, value)
 
 
-def _import(name: str) -> ModuleType:
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise ConfigError(f"{name!r} is no module name; write it as in an import, for example -A shop.bus")
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
-            raise ConfigError(
-                f"there is no module {name!r}: run the command in the project's folder, or install the project"
-            ) from error
-        raise ConfigError(f"module {name!r} cannot be imported: {_where(error)}") from error
-    except (Exception, SystemExit) as error:  # whatever the project's own code raises
-        raise ConfigError(f"module {name!r} cannot be imported: {_where(error)}") from error
-
-
-def _where(error: BaseException) -> str:
-    """The error with the last line of the project's own code that led to it."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(("<frozen", os.path.dirname(importlib.__file__), _LIGHTBUS))
-    ]
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"
-
-
-def _plain_attribute(module: ModuleType, path: str) -> object:
-    value: object = module
-    for name in path.split(".") if path else ():
-        if not hasattr(value, name):
-            raise ConfigError(f"module {module.__name__!r} has no attribute {path!r}")
-        value = getattr(value, name)
-    return value
-
-
 def _attribute(module: ModuleType, path: str) -> object:
-    value = _plain_attribute(module, path)
+    value = attribute_of(module, path)
     if not (isinstance(value, Bus) or _is_celery_app(value) or _is_task_app(value)):
         raise ConfigError(f"{module.__name__}:{path} is a {type(value).__name__}; it must be a Bus or a Celery app")
     return value
@@ -251,7 +207,7 @@ def _candidates(module: ModuleType) -> list[object]:
         for name in SUBMODULES:
             full = f"{module.__name__}.{name}"
             if importlib.util.find_spec(full) is not None:
-                modules.append(_import(full))
+                modules.append(import_module(full))
     return [value for one in modules for value in list(vars(one).values())]
 
 
@@ -300,7 +256,7 @@ def _take_task_app(app: LoadedApp) -> None:
         except ConfigError:
             raise
         except (Exception, SystemExit) as error:  # the project's own modules
-            raise ConfigError(f"a task module of {app.task_app!r} cannot be imported: {_where(error)}") from error
+            raise ConfigError(f"a task module of {app.task_app!r} cannot be imported: {where_of(error)}") from error
 
 
 def _load_tasks(app: LoadedApp) -> None:
@@ -311,7 +267,7 @@ def _load_tasks(app: LoadedApp) -> None:
         try:
             celery_app.loader.import_default_modules()  # as its own worker does; registers the tasks that moved
         except (Exception, SystemExit) as error:  # the project's own modules
-            raise ConfigError(f"a task module of the Celery app cannot be imported: {_where(error)}") from error
+            raise ConfigError(f"a task module of the Celery app cannot be imported: {where_of(error)}") from error
         _connect_tasks(app, celery_app)
     if app.task_apps and not app.celery_apps:
         _take_task_app(app)

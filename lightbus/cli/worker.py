@@ -8,20 +8,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
-from ..core.errors import ConfigError
-from ..core.topology import TASK_QUEUE_PREFIX
 from ..describing import Load
-from ..endpoint import asked_for, shared_queues
-from ..listeners import EventEndpoint
-from ..serving import CallEndpoint
-from ..version import VERSION
 from ..worker import (
     MakeCompanion,
     Process,
@@ -37,6 +30,7 @@ from ..worker import (
 from . import apps as discovery
 from . import life as lives
 from . import logs
+from .banner import banner
 from .beside import BeatBeside, check_schedule, shown_alone
 from .celery_flags import CeleryFlags, celery_options
 from .connecting import announce
@@ -44,13 +38,12 @@ from .describing import describing
 from .monitoring import monitored
 from .ordering import order_of, parsed_order
 from .remote import remote_control
+from .selection import Selection, prepared
 from .shared import GroupedCommand, app_option, url_option, without_password
 from .supervision import Supervision, supervision_options
 
 if TYPE_CHECKING:
     from ..bus import Bus
-    from ..endpoint import Endpoint
-    from ..ports import Capabilities
     from .monitoring import Monitoring
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -118,7 +111,7 @@ def worker(
     if supervision.check:
         app = discovery.required(apps, url)
         _adopt(app, _names(tasks), selection.wanted)
-        buses, wanted = _prepared(app, selection)
+        buses, wanted = prepared(app, selection)
         order_of(wanted_order, buses, wanted)
         discovery.middleware_of(app)
         if flags.beat:
@@ -132,7 +125,7 @@ def worker(
         told = {"loglevel": loglevel, "queues": selection.wanted, "concurrency": processes}
         life = lives.begin(app, told, selection.hostname)
         life.set_up_logging(loglevel, log_handler)
-        buses, wanted = _prepared(app, selection)
+        buses, wanted = prepared(app, selection)
         relays = _relays(app, monitoring) if relay_outbox else contextlib.nullcontext
         if flags.task_events and app.task_app is not None:
             app.task_app.task_events.switch.on = True
@@ -156,7 +149,7 @@ def worker(
             flags.say_idle()
             _warn_of_other_brokers(buses, url)
             if sys.stderr.isatty() or logger.isEnabledFor(logging.INFO):
-                say("\n".join(_banner(app, buses, options)))
+                say("\n".join(banner(app, buses, options)))
             described = describing(app, buses, wanted)
             if flags.pool == "solo":
                 shown = shown_alone([] if beside is None else [beside])
@@ -219,15 +212,6 @@ def _relays(app: discovery.LoadedApp, monitoring: Monitoring | None) -> Callable
     return lambda: relaying(app.buses, RelayOptions(), watcher)
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What to serve: of all queues those `wanted`, or all, but none `excluded`; tasks under the name `hostname`."""
-
-    wanted: tuple[str, ...] = ()
-    excluded: tuple[str, ...] = ()
-    hostname: str = ""
-
-
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
@@ -262,62 +246,6 @@ def _threads_of_a_pool(concurrency: int, threads: int, supervision: Supervision)
     return concurrency
 
 
-def _prepared(app: discovery.LoadedApp, selection: Selection) -> tuple[list[Bus], frozenset[str]]:
-    """The buses to serve, and the queues of them to serve; empty for all.
-
-    Raises:
-        ConfigError: there is nothing to serve, or a named queue is not the app's.
-    """
-    buses = _served(app, selection)
-    if not selection.excluded:
-        return buses, frozenset(selection.wanted)
-    known = {name for bus in buses for endpoint in bus.endpoints() for name in endpoint.queues()}
-    excluded = {name if name in known else f"{TASK_QUEUE_PREFIX}{name}" for name in selection.excluded}
-    if missing := excluded - known:
-        names = ", ".join(sorted(name.removeprefix(TASK_QUEUE_PREFIX) for name in missing))
-        raise ConfigError(f"no queue {names} in this app that could be excluded; it has {', '.join(sorted(known))}")
-    left = frozenset(selection.wanted or known) - excluded
-    if not left:
-        raise ConfigError("every queue is excluded; nothing is left to serve")
-    return buses, left
-
-
-def _served(app: discovery.LoadedApp, selection: Selection) -> list[Bus]:
-    """The buses to serve, the tasks' own one among them.
-
-    Raises:
-        ConfigError: there is nothing to serve, or a wanted queue is not the app's.
-    """
-    buses, wanted = list(app.buses), selection.wanted
-    others = {name for bus in buses for endpoint in bus.endpoints() for name in endpoint.queues()}
-    literal = [name for name in wanted if name not in others]
-    if app.task_app is not None and (literal or not wanted):
-        from ..compat.endpoint import TaskEndpoint
-
-        usual = TaskEndpoint(app.task_app).queues()
-        others |= {*usual, *(name.removeprefix("lightbus.") for name in usual)}
-        for name in (name for name in literal if name not in others):
-            import difflib  # only what may be a mistake needs it
-
-            if near := difflib.get_close_matches(name, others, n=1):
-                logger.warning(
-                    "the app has no queue %r, did you mean %r? It is served as a queue of Celery", name, *near
-                )
-        app.task_app.bus.add_endpoint(TaskEndpoint(app.task_app, queues=literal, hostname=selection.hostname))
-        app.task_app.task_events.switch.on = app.task_app.settings.send_task_events
-        buses.append(app.task_app.bus)
-    buses = [bus for bus in buses if bus.endpoints()]
-    if not buses:
-        raise ConfigError(
-            f"{', '.join(app.names)} has nothing to serve: no listener (bus.on), no API (bus.serve), no task "
-            "(lightbus.compat.task); is the module that declares them imported?"
-        )
-    known = {name for bus in buses for endpoint in bus.endpoints() for name in endpoint.queues()}
-    if missing := set(wanted) - known:
-        raise ConfigError(f"no queue {', '.join(sorted(missing))} in this app; it has {', '.join(sorted(known))}")
-    return buses
-
-
 def _warn_of_other_brokers(buses: Sequence[Bus], url: str | None) -> None:
     for bus in buses:
         if url and bus.url != url:
@@ -325,43 +253,6 @@ def _warn_of_other_brokers(buses: Sequence[Bus], url: str | None) -> None:
                 "bus %r names its broker in the code, %s; --url does not change that",
                 bus.name, without_password(bus.url),
             )  # fmt: skip
-
-
-def _banner(app: discovery.LoadedApp, buses: Sequence[Bus], options: WorkerOptions) -> list[str]:
-    lines = [f"lightbus {VERSION} worker for {', '.join(app.names)}"]
-    for bus in buses:
-        lines.append(f"{bus.name} on {without_password(bus.url)}")
-        lines.append(f"  {_in_words(bus.transport.capabilities)}")
-        lines += [
-            f"  {name}: {_what(endpoint)}"
-            for endpoint in bus.endpoints()
-            for name in sorted(set(shared_queues(endpoint)) & set(asked_for(endpoint, options.queues)))
-        ]
-    if app.task_app is not None and app.task_app.tasks:
-        lines.append(f"tasks: {', '.join(sorted(app.task_app.tasks))}")
-    if app.task_app is not None and app.task_app.adopted:
-        lines.append(f"adopted from Celery: {', '.join(sorted(app.task_app.adopted))}")
-    prefetch = options.prefetch or "adaptive"
-    lines.append(f"{options.processes} processes, {options.threads} threads each, prefetch {prefetch}")
-    return lines
-
-
-def _what(endpoint: Endpoint) -> str:
-    match endpoint:
-        case EventEndpoint():
-            return "listener"
-        case CallEndpoint():
-            return "calls"
-    return "tasks"
-
-
-def _in_words(capabilities: Capabilities) -> str:
-    words = [
-        "publishes are confirmed" if capabilities.confirms else "publishes are not confirmed",
-        "messages survive a restart" if capabilities.persistent else "messages do not survive a restart",
-        f"those of a killed process are back within {capabilities.redelivery_seconds:g} s",
-    ]
-    return f"{capabilities.name}: {', '.join(words)}"
 
 
 def _ready(pids: list[int]) -> str:

@@ -64,7 +64,7 @@ def open_celery_backend(settings: Settings) -> ResultBackend:
 
 
 class CeleryResults:
-    """See `result_ports`: `ResultBackend`, `GroupKeeper`, `Expiring`. Thread-safe: Celery makes a backend for each thread.
+    """See `result_ports`: `ResultBackend`, `GroupKeeper`, `Expiring`. Thread-safe: Celery makes one for each thread.
 
     Args:
         app: a Celery app whose backend it is.

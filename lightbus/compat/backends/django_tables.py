@@ -45,7 +45,7 @@ def open_django_tables(settings: Settings) -> DjangoResults:
 
 
 class DjangoResults:
-    """See `result_ports`: `ResultBackend`, `GroupKeeper`, `Expiring`, `ChordTally`. Thread-safe, as Django's connections.
+    """See `result_ports`: `ResultBackend`, `GroupKeeper`, `Expiring`, `ChordTally`. Thread-safe as Django is.
 
     Args:
         models: the module `django_celery_results.models`.
