@@ -23,11 +23,12 @@ from .control import Supervised
 from .health import Health, HealthFile, Sign, Systemd
 from .limits import Limits
 from .options import WorkerOptions
+from .oversight import Oversight
 from .permits import Permits
 from .process import Process
 from .rates import Rates
 from .served import permits_of, rates_of
-from .supervisor import Oversight, Supervisor
+from .supervisor import Supervisor
 
 __all__ = [
     "Autoscale", "Health", "HealthFile", "Limits", "MakeCompanion", "Oversight", "Permits", "Process", "Rates", "Sign",

@@ -14,8 +14,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -23,16 +22,16 @@ from ..core.errors import ConfigError, LightbusError
 from ..core.exitcodes import EXIT_CUT_OFF, EXIT_DEFECT, EXIT_OK, EXIT_TIME_LIMIT
 from . import reload
 from .accounts import Accounts
-from .attendant import Program
-from .autoscale import Autoscale, Load, Scaler
+from .autoscale import Load, Scaler
 from .board import Board
 from .children import STOP_SIGNALS, Child, cause_of, resident_bytes, run_child, send_signal
-from .companions import Companions, MakeCompanion
+from .companions import Companions
 from .control import Channel, ChildMain, Supervised
 from .health import Health, Sign
-from .limits import Limits
+from .oversight import Oversight
 from .remote import Levers, Remote
 from .snapshot import Snapshot
+from .stopping import Stop
 
 logger = logging.getLogger("lightbus.worker")
 
@@ -41,7 +40,6 @@ SHORT_LIFE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 10.0
 LOOK_SECONDS = 0.5
 ROOM_TO_GROW = 32  #: processes that remote control may add to those that the worker was started for
-ENDING_SECONDS = 5.0  #: what a process gets to hand back what it has, before it is killed
 SIGNALS = (*STOP_SIGNALS, signal.SIGQUIT, signal.SIGHUP)
 
 
@@ -51,50 +49,6 @@ class ChildFailed(LightbusError):
     def __init__(self, text: str, exit_code: int) -> None:
         super().__init__(text)
         self.exit_code = exit_code
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Oversight:
-    """What a supervisor sees to, besides keeping its children alive.
-
-    Attributes:
-        threads: of each child.
-        autoscale: None for a fixed number of processes.
-        signs: told of the worker's health.
-        reload_on_change: for development: new code as soon as a source file changes.
-        before_fork: called before each child is forked.
-        before_exec: called before the supervisor becomes its own command once more.
-        attendant: the companion that steers the supervisor; see `attendant`.
-        companions: what else stands beside it.
-    """
-
-    threads: int = 1
-    limits: Limits = field(default_factory=Limits)
-    autoscale: Autoscale | None = None
-    signs: Sequence[Sign] = ()
-    reload_on_change: bool = False
-    before_fork: Callable[[], None] = lambda: None
-    before_exec: Callable[[], None] = lambda: None
-    attendant: Program | None = None
-    companions: Sequence[MakeCompanion] = ()
-
-
-@dataclass(slots=True)
-class _Asked:
-    """What signals have asked for and the loop has not done yet."""
-
-    stops: int = 0
-    reload: bool = False
-    cold: bool = False
-
-
-@dataclass(slots=True)
-class _Stop:
-    """A stop under way. `kill_at` is when the next harder means comes; `hardness` 1 drain, 2 hand back, 3 kill."""
-
-    hardness: int = 0
-    kill_at: float = float("inf")
-    cut_off: bool = False
 
 
 class Supervisor:
@@ -128,8 +82,8 @@ class Supervisor:
         self._signs: list[Sign] = [*oversight.signs, self._companions]
         self._short_lives = 0
         self._restarts = 0
-        self._asked = _Asked()
-        self._stop = _Stop()
+        self._is_reload_asked = False
+        self._stop = Stop(oversight.limits.grace_seconds)
         self._looked = 0.0
         self._watch: reload.SourceWatch | None = None
         self._check: reload.Check | None = None
@@ -159,7 +113,7 @@ class Supervisor:
             self._start_first()
             if self._oversight.reload_on_change:
                 self._watch = reload.SourceWatch()
-            if not self._asked.stops and not self._asked.cold:
+            if not self._stop.is_asked:
                 self._starts += [time.monotonic()] * (self._wanted - 1)
                 self._start_due(time.monotonic())
                 on_ready(list(self._children))
@@ -288,7 +242,7 @@ class Supervisor:
             self._scale(self._scaler, now)
         if self._watch is not None and (changed := self._watch.changed()):
             logger.info("changed: %s", ", ".join(path.name for path in changed))
-            self._asked.reload = True
+            self._is_reload_asked = True
 
     def _scale(self, scaler: Scaler, now: float) -> None:
         staying = [child for child in self._children.values() if not child.leaving]
@@ -313,7 +267,7 @@ class Supervisor:
     def _start_first(self) -> None:
         """Start one child and wait until it consumes, so that a wrong URL is said once and not once per child."""
         first = self._fork(0)
-        while not first.ready and not (self._asked.stops or self._asked.cold):
+        while not first.ready and not self._stop.is_asked:
             self._wait(LOOK_SECONDS)
             self._hear()
             self._show(time.monotonic())
@@ -379,10 +333,10 @@ class Supervisor:
             child.channel.send("drain")
 
     def _stop_by_remote(self) -> None:
-        self._asked.stops = max(1, self._asked.stops)
+        self._stop.asked = max(1, self._stop.asked)
 
     def _reload_by_remote(self) -> None:
-        self._asked.reload = True
+        self._is_reload_asked = True
 
     def _let_leave(self, child: Child) -> None:
         """A child ends by plan: another starts at once, while that one drains."""
@@ -395,49 +349,23 @@ class Supervisor:
     # Stopping and reloading
 
     def _carry_out_stop(self, now: float) -> None:
-        stop, asked = self._stop, self._asked
-        hardness = 3 if asked.cold else min(asked.stops, 2)
-        if stop.hardness and now >= stop.kill_at:
-            hardness = 3
-        if hardness <= stop.hardness:
+        if not self._stop.begins(now):
             return
-        stop.hardness = hardness
         self._starts.clear()
         if self._check is not None:
             self._check.cancel()
             self._check = None
-        if hardness == 1:
-            logger.info(
-                "stopping %d processes; a second signal ends them at once", len(self._children) + len(self._old)
-            )
-            stop.kill_at = now + self._oversight.limits.grace_seconds + ENDING_SECONDS
-            self._signal_all(signal.SIGTERM)
-        elif hardness == 2:
-            stop.kill_at = min(stop.kill_at, now + ENDING_SECONDS)
-            stop.cut_off = True
-            for child in self._children.values():
-                if not child.ready or not child.channel.send("end"):
-                    send_signal(child.pid, signal.SIGKILL)
-            for pid in self._old:
-                send_signal(pid, signal.SIGKILL)
-        else:
-            stop.kill_at = float("inf")
-            stop.cut_off = True
-            self._signal_all(signal.SIGKILL)
-
-    def _signal_all(self, number: signal.Signals) -> None:
-        for pid in [*self._children, *self._old]:
-            send_signal(pid, number)
+        self._stop.carry_out(list(self._children.values()), self._old, now)
 
     def _reload(self) -> None:
         """Become the same command with the code as it is now; or, when that does not load, say so and go on."""
-        if self._asked.reload and self._check is None:
-            self._asked.reload = False
+        if self._is_reload_asked and self._check is None:
+            self._is_reload_asked = False
             self._check = reload.Check()
         if self._check is None or not self._check.has_ended():
             return
         objection, self._check = self._check.objection(), None
-        if self._asked.reload:
+        if self._is_reload_asked:
             return  # it has changed meanwhile
         if objection is not None:
             logger.error("the new code does not load, the old goes on:\n%s", objection)
@@ -460,11 +388,11 @@ class Supervisor:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGQUIT:
-            self._asked.cold = True
+            self._stop.is_cold_asked = True
         elif number == signal.SIGHUP and not _is_terminal(sys.stdin):
-            self._asked.reload = True
+            self._is_reload_asked = True
         else:
-            self._asked.stops += 1
+            self._stop.asked += 1
 
 
 def _is_terminal(stream: object) -> bool:
