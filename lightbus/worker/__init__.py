@@ -13,7 +13,8 @@ runs         what runs now, its hard limit, and who ends it                     
 Between the two kinds of process: a board in shared memory that says what runs and what crashed (board.py, crashes.py,
 accounts.py), and a channel for words (control.py, lost.py). Beside the supervisor: limits, autoscale, health, pidfile,
 reload; and in one process of their own (beside.py, companions.py) what has connections: health over HTTP (http.py),
-what is asked about the worker (answering.py) and remote control (attendant.py, remote.py).
+what is asked about the worker (answering.py) and remote control (attendant.py, remote.py). What a supervisor is made of
+besides: oversight.py, stopping.py, handover.py.
 """
 
 from .answering import answered_here, answers

@@ -20,13 +20,13 @@ from types import FrameType
 
 from ..core.errors import ConfigError, LightbusError
 from ..core.exitcodes import EXIT_CUT_OFF, EXIT_DEFECT, EXIT_OK, EXIT_TIME_LIMIT
-from . import reload
 from .accounts import Accounts
 from .autoscale import Load, Scaler
 from .board import Board
-from .children import STOP_SIGNALS, Child, cause_of, resident_bytes, run_child, send_signal
+from .children import STOP_SIGNALS, Child, cause_of, resident_bytes, run_child
 from .companions import Companions
 from .control import Channel, ChildMain, Supervised
+from .handover import Handover
 from .health import Health, Sign
 from .oversight import Oversight
 from .remote import Levers, Remote
@@ -71,8 +71,7 @@ class Supervisor:
         self._board = Board(2 * self._most + 1, oversight.threads)
         self._children: dict[int, Child] = {}
         self._starts: list[float] = []  # when another child is due
-        self._predecessors = reload.Predecessors.from_environment()
-        self._old: list[int] = list(self._predecessors.pids)
+        self._handover = Handover()
         self._accounts = Accounts(self._board)
         levers = Levers(self._stop_by_remote, self._reload_by_remote, self._resize, self._scaler, self._most)
         self._remote = Remote(oversight.attendant, self._board, levers)
@@ -82,11 +81,8 @@ class Supervisor:
         self._signs: list[Sign] = [*oversight.signs, self._companions]
         self._short_lives = 0
         self._restarts = 0
-        self._is_reload_asked = False
         self._stop = Stop(oversight.limits.grace_seconds)
         self._looked = 0.0
-        self._watch: reload.SourceWatch | None = None
-        self._check: reload.Check | None = None
         if oversight.limits.max_memory_bytes is not None and not Path("/proc/self/statm").exists():
             raise ConfigError("a limit of memory per process needs /proc, which this system does not have")
 
@@ -112,12 +108,12 @@ class Supervisor:
             self._companions.begin()
             self._start_first()
             if self._oversight.reload_on_change:
-                self._watch = reload.SourceWatch()
+                self._handover.watch()
             if not self._stop.is_asked:
                 self._starts += [time.monotonic()] * (self._wanted - 1)
                 self._start_due(time.monotonic())
                 on_ready(list(self._children))
-            while self._children or self._old or (self._starts and not self._stop.hardness):
+            while self._children or self._handover.old or (self._starts and not self._stop.hardness):
                 self._turn()
             self._accounts.give_up()
         finally:
@@ -179,7 +175,7 @@ class Supervisor:
                 if word == "ready":
                     child.ready = True
                     self._remote.greet(child)
-                    self._replace_one_old()
+                    self._handover.replace(sum(one.ready for one in self._children.values()), self._wanted)
                 elif word == "failed":
                     child.failure = str(value)
                 elif word == "leaving":
@@ -193,13 +189,7 @@ class Supervisor:
                 self._accounts.have_told(child)
 
     def _reap(self) -> None:
-        for pid in list(self._old):
-            if os.waitpid(pid, os.WNOHANG)[0]:
-                self._old.remove(pid)
-        if not self._old:
-            for writer in self._predecessors.life:
-                os.close(writer)
-            self._predecessors = reload.Predecessors()
+        self._handover.reap()
         for pid in list(self._children):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
@@ -240,9 +230,7 @@ class Supervisor:
                     self._let_leave(child)
         if self._scaler is not None and not self._stop.hardness:
             self._scale(self._scaler, now)
-        if self._watch is not None and (changed := self._watch.changed()):
-            logger.info("changed: %s", ", ".join(path.name for path in changed))
-            self._is_reload_asked = True
+        self._handover.look()
 
     def _scale(self, scaler: Scaler, now: float) -> None:
         staying = [child for child in self._children.values() if not child.leaving]
@@ -276,7 +264,9 @@ class Supervisor:
                 continue
             self._hear()  # its last words
             del self._children[first.pid]
-            if self._old:  # the new code loads, but cannot start: the broker may be away. The old goes on meanwhile.
+            if (
+                self._handover.old
+            ):  # the new code loads, but cannot start: the broker may be away. The old goes on meanwhile.
                 self._bury(first, status)
                 return
             code = os.waitstatus_to_exitcode(status)
@@ -304,7 +294,7 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
         if pid == 0:
-            inherited = [self._life_writer, self._wake_reader, self._wake_writer, *self._predecessors.life]
+            inherited = [self._life_writer, self._wake_reader, self._wake_writer, *self._handover.life]
             run_child(self._child_main, Supervised(self._life_reader, theirs, place), inherited, [ours, *others])
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         theirs.close()
@@ -336,7 +326,7 @@ class Supervisor:
         self._stop.asked = max(1, self._stop.asked)
 
     def _reload_by_remote(self) -> None:
-        self._is_reload_asked = True
+        self._handover.is_asked = True
 
     def _let_leave(self, child: Child) -> None:
         """A child ends by plan: another starts at once, while that one drains."""
@@ -352,45 +342,24 @@ class Supervisor:
         if not self._stop.begins(now):
             return
         self._starts.clear()
-        if self._check is not None:
-            self._check.cancel()
-            self._check = None
-        self._stop.carry_out(list(self._children.values()), self._old, now)
+        self._handover.cancel()
+        self._stop.carry_out(list(self._children.values()), self._handover.old, now)
 
     def _reload(self) -> None:
-        """Become the same command with the code as it is now; or, when that does not load, say so and go on."""
-        if self._is_reload_asked and self._check is None:
-            self._is_reload_asked = False
-            self._check = reload.Check()
-        if self._check is None or not self._check.has_ended():
-            return
-        objection, self._check = self._check.objection(), None
-        if self._is_reload_asked:
-            return  # it has changed meanwhile
-        if objection is not None:
-            logger.error("the new code does not load, the old goes on:\n%s", objection)
+        """Become the same command with the code as it is now, once that is asked for and loads."""
+        if not self._handover.is_due():
             return
         logger.info("reloading: new processes take over one by one")
         for sign in self._signs:
             sign.reloading()
         self._oversight.before_exec()
-        reload.become_new(
-            [*self._children, *self._old], [self._life_writer, *self._predecessors.life], SIGNALS
-        )  # fmt: skip
-
-    def _replace_one_old(self) -> None:
-        """A child with new code consumes: one with old code may go; with the last of the new, all of the old."""
-        ready = sum(child.ready for child in self._children.values())
-        may_go = self._predecessors.pids if ready >= self._wanted else self._predecessors.pids[:ready]
-        for pid in may_go:
-            if pid in self._old:  # told before or not: a second SIGTERM changes nothing for a child
-                send_signal(pid, signal.SIGTERM)
+        self._handover.become_new(list(self._children), self._life_writer, SIGNALS)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGQUIT:
             self._stop.is_cold_asked = True
         elif number == signal.SIGHUP and not _is_terminal(sys.stdin):
-            self._is_reload_asked = True
+            self._handover.is_asked = True
         else:
             self._stop.asked += 1
 
