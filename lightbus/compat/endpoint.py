@@ -28,11 +28,12 @@ from .exceptions import (
     TaskRevokedError,
     soft_limit_error,
 )
+from .fields import is_name, moment
 from .forwarding import hand_over
 from .losses import remains_of, wire_of
 from .node import Node, node_name
 from .observing import Observers
-from .protocol import TaskMessage, decode_task, is_name, moment
+from .protocol import TaskMessage, decode_task
 from .queues import TaskQueues
 from .recording import Recorder, Run
 from .remote.requests import described, stamps_of

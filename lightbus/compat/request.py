@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import celery_context
-from .protocol import SignatureDict, TaskMessage
+from .embedded import SignatureDict
+from .protocol import TaskMessage
 
 if TYPE_CHECKING:
     from .task import Task

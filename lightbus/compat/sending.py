@@ -16,7 +16,8 @@ from typing import Any
 
 from ..core.message import Route
 from .compression import compression_name
-from .protocol import TaskMessage, moment
+from .fields import moment
+from .protocol import TaskMessage
 from .results import safe_repr
 from .serializers import JSON, content_type_of
 from .signatures import as_signature_dicts

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from .canvas import Signature, signature
-from .protocol import SignatureDict, TaskMessage, are_plain
+from .embedded import SignatureDict, are_plain
+from .protocol import TaskMessage
 from .serializers import JSON, content_type_of
 
 

@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from lightbus import open_result_backend
-from lightbus.compat.protocol import TaskMessage, encode_task, is_name
+from lightbus.compat.fields import is_name
+from lightbus.compat.protocol import TaskMessage, encode_task
 from lightbus.core.codec import encode_call, encode_event
 from lightbus.core.errors import ConnectionLost
 from lightbus.core.message import CallMessage, EventMessage, Origin, Route, Wire

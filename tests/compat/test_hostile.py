@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from lightbus import Api, Event, rpc
-from lightbus.compat.protocol import is_name
+from lightbus.compat.fields import is_name
 from lightbus.core.message import Wire
 from lightbus.core.outcome import Ack, DeadLetter, Forward, Outcome
 from lightbus.core.retry import RetryPolicy

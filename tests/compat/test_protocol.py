@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from lightbus.compat import Settings
 from lightbus.compat import json as compat_json
-from lightbus.compat.protocol import TaskMessage, _Fields, _Headers, _read_headers, decode_task, encode_task, moment
+from lightbus.compat.fields import Fields, Headers, moment, read_headers
+from lightbus.compat.protocol import TaskMessage, decode_task, encode_task
 from lightbus.core.errors import DecodeError
 from lightbus.core.message import MAX_BODY_BYTES, Wire
 from tests.compat.bench import golden, golden_wire
@@ -307,7 +308,7 @@ def test_headers_read_at_once_are_those_read_one_by_one(headers: dict[str, Any],
     if named:
         headers = {"task": "t", "id": "i", **headers}
 
-    def outcome(read: Callable[[], _Headers]) -> str:
+    def outcome(read: Callable[[], Headers]) -> str:
         try:
             found = read()
         except DecodeError as error:
@@ -316,4 +317,4 @@ def test_headers_read_at_once_are_those_read_one_by_one(headers: dict[str, Any],
         found.timelimit, found.stamps = found.timelimit or [None, None], found.stamps or {}
         return repr(found)
 
-    assert outcome(lambda: _read_headers("header", headers)) == outcome(_Fields("header", headers).headers)
+    assert outcome(lambda: read_headers("header", headers)) == outcome(Fields("header", headers).headers)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core.errors import DecodeError
 from ..bodies import read_body
-from ..protocol import moment
+from ..fields import moment
 
 if TYPE_CHECKING:
     from ...ports import Delivery
