@@ -166,7 +166,7 @@ def test_the_table_of_settings_is_celerys() -> None:
     from celery.app.defaults import _TO_OLD_KEY, DEFAULTS
 
     missing = DEFAULTS.keys() - settingnames.BY_NAME.keys()
-    assert not missing, f"these settings of Celery have no verdict in settingnames.py: {sorted(missing)}"
+    assert not missing, f"these settings of Celery have no verdict in settingnames: {sorted(missing)}"
     for name, one in settingnames.BY_NAME.items():
         if name in DEFAULTS:
             assert one.old_name == _TO_OLD_KEY[name], name

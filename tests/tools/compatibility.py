@@ -165,7 +165,7 @@ CONTROL = [
 
 HEAD = """# Celery compatibility, name by name
 
-<!-- Written by tests/tools/compatibility.py; change that, or lightbus/compat/settingnames.py. -->
+<!-- Written by tests/tools/compatibility.py; change that, or lightbus/compat/settingnames/. -->
 
 For Celery 5.7. **Works** means as in Celery, and the test that is named shows it. A setting that is
 **not supported** is a `ConfigError` with its name, where its value is not Celery's default: Lightbus does not go on
