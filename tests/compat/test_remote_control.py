@@ -264,9 +264,7 @@ def test_nodes_of_both_kinds_answer_alike_and_share_revokes(project: Project, tm
     assert set(answers["active_queues"][other][0]) == set(answers["active_queues"][node][0])
     assert answers["conf"][node]["task_default_queue"] == project.queue
     assert set(answers["conf"][node]["include"]) == {"tests.compat.remote_project"}
-    assert set(answers["conf"][other]["include"]) >= {
-        "tests.compat.remote_project"
-    }  # and modules of Celery's own tasks
+    assert "tests.compat.remote_project" in answers["conf"][other]["include"]  # among modules of Celery's own tasks
     assert answers["revoked"][node] == answers["revoked"][other] == ["elsewhere"]
 
     # Each side runs a task and holds others, which are revoked on both by one call.
