@@ -27,10 +27,9 @@ T = TypeVar("T")
 #: KEYS: .j .t .s .d .c and the shape. ARGV: task id, place, part, expiry in seconds or 0, claim, its seconds, whether
 #: the ends lie in the order of their places (1) or as they came (0), and how long an early end is kept.
 #:
-#: A chord that is done is perhaps one that is sent again: Celery, sending a frozen one anew, says its size, by which it
-#: is forgotten that it is done, only before the last of its tasks. The first may have ended by then. Dropped as a
-#: repeat, as by Celery's own script, it would be missed for ever; so it is kept for a while, and goes no further when
-#: it was one.
+#: A chord that is done may be on its way again: Celery, sending a frozen one anew, tells its size, and forgets by that
+#: that it is done, only before the last of its tasks. The first may have ended by then. Dropped as a repeat, as by
+#: Celery's own script, it would be missed for ever; so it is kept for a while, and goes no further when it was one.
 COUNT = """
 local ends, added, size, counted, claimed, shape = unpack(KEYS)
 local task, place, part, expiry, claim, claim_seconds, ordered, early = unpack(ARGV)
