@@ -13,7 +13,7 @@ import pytest
 from lightbus.cli import apps as discovery
 from lightbus.cli.celery_flags import CeleryFlags, celery_options
 from lightbus.cli.ordering import order_of
-from lightbus.cli.worker import Selection, _prepared
+from lightbus.cli.selection import Selection, prepared
 from lightbus.compat import Settings, TaskApp
 from lightbus.core.errors import ConfigError
 from lightbus.core.turns import QueueOrder
@@ -172,7 +172,7 @@ def test_queues_are_excluded_by_celerys_name_or_their_own() -> None:
         tasks.task(name="resize", queue="images")(lambda: None)
         tasks.task(name="mail")(lambda: None)
         app = discovery.LoadedApp(names=("proj",), task_app=tasks)
-        return _prepared(app, Selection(wanted, excluded))[1]
+        return prepared(app, Selection(wanted, excluded))[1]
 
     assert served(excluded=("images",)) == {"lightbus.celery"}
     assert served(excluded=("lightbus.celery",)) == {"lightbus.images"}
@@ -187,7 +187,7 @@ def test_a_weight_takes_celerys_name_of_a_queue_or_its_own() -> None:
     tasks = TaskApp(Settings(broker_url="memory://"))
     tasks.task(name="resize", queue="images")(lambda: None)
     tasks.task(name="mail")(lambda: None)
-    buses, wanted = _prepared(discovery.LoadedApp(names=("proj",), task_app=tasks), Selection())
+    buses, wanted = prepared(discovery.LoadedApp(names=("proj",), task_app=tasks), Selection())
 
     order = order_of(QueueOrder({"images": 3}, ["lightbus.celery"]), buses, wanted)
 
