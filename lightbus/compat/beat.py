@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timezone, tzinfo
+from functools import lru_cache
 from sys import intern
 from types import MappingProxyType
 from typing import Any
@@ -154,15 +155,24 @@ def jobs_of(
     chosen = entry_policies(policies, beat_schedule) if policies else {}
     if not beat_schedule:
         return []
+    bare = lru_cache(maxsize=4096)(lambda task: task_target(app, task, (), {}, {}, celery_app=celery_app))
+
+    def target_of(entry: PeriodicTask) -> TaskTarget:
+        if not entry.args and not entry.kwargs and not entry.options:
+            return bare(entry.task)  # one target for all entries that send it
+        return task_target(app, entry.task, entry.args, entry.kwargs, entry.options, celery_app=celery_app)
+
     return [
-        _job(app, entry, source, celery_app, chosen.get(entry.name, _NOTHING))
+        _job(entry, source, target_of, chosen.get(entry.name, _NOTHING))
         for entry in periodic_tasks(beat_schedule, zone_of(app))
     ]
 
 
-def _job(app: TaskApp, entry: PeriodicTask, source: str, celery_app: Any, policies: Mapping[str, Any]) -> Job:
+def _job(
+    entry: PeriodicTask, source: str, target_of: Callable[[PeriodicTask], TaskTarget], policies: Mapping[str, Any]
+) -> Job:
     try:
-        target = task_target(app, entry.task, entry.args, entry.kwargs, entry.options, celery_app=celery_app)
+        target = target_of(entry)
         target.check_overlap(policies.get("overlap", "allow"))
         return Job(Entry(id=entry.name, schedule=entry.schedule, **policies), target, source)
     except (TypeError, ValueError) as error:

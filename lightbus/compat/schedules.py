@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
+from functools import lru_cache
 from typing import Any
 
-from lightbus_scheduler import Cron, Every, Once, Schedule, ScheduleError, Solar, parse_celery
+from lightbus_scheduler import Cron, Every, Expression, Once, Schedule, ScheduleError, Solar, parse_celery
 
 from ..core.errors import ConfigError
 
@@ -96,7 +97,8 @@ def schedule_of(value: Any, zone: tzinfo, *, relative: bool = False) -> Schedule
         written = {name: getattr(value, f"_orig_{name}", getattr(value, name)) for name in _FIELDS}
         # Celery's own has a property `tz` too: the zone of whatever app is current.
         own = vars(value).get("tz")
-        return Cron(parse_celery(**written), own or zone)
+        expression = parse_celery(**written)
+        return _cron(expression, expression.text, own or zone)
     if hasattr(value, "run_every"):
         return schedule_of(value.run_every, zone, relative=relative or bool(getattr(value, "relative", False)))
     if hasattr(value, "clocked_time"):
@@ -104,6 +106,12 @@ def schedule_of(value: Any, zone: tzinfo, *, relative: bool = False) -> Schedule
     if all(hasattr(value, name) for name in ("event", "lat", "lon")):
         return Solar(value.event, value.lat, value.lon)
     raise TypeError(f"{value!r:.100} is no schedule: write crontab(...), a timedelta, or seconds")
+
+
+@lru_cache(maxsize=8192)  # one for all entries that fire at the same times
+def _cron(expression: Expression, text: str, zone: tzinfo | str) -> Cron:
+    """`text` is a key of its own: expressions are equal by what they mean, and people read what was written."""
+    return Cron(expression, zone)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
