@@ -69,6 +69,7 @@ class Runner(Generic[T]):
         self._now = self._watched_since = self.clock.now()
         self._monotonic = self.clock.monotonic()
         self._reported = ""
+        self._limit = BATCH
 
     def step(self) -> float:
         """Do what is due. Returns for how many seconds there is nothing to do; to be called again by then.
@@ -243,12 +244,15 @@ class Runner(Generic[T]):
         return True
 
     def _fire(self, now: datetime) -> bool:
-        decisions = self._plan.due(now, watched_since=self._watched_since, is_running=self._may_run, limit=BATCH)
+        began = self.clock.monotonic()
+        decisions = self._plan.due(now, watched_since=self._watched_since, is_running=self._may_run, limit=self._limit)
         if not decisions:
             return False
         messages: list[T] = []
         made: list[tuple[Decision, Firing | None]] = []
         for decision in decisions:
+            if made and self.clock.monotonic() > began + KEEP_UP_SECONDS:
+                break  # the lease would end before the commit; what is left is decided again in the next step
             firing = None
             if decision.fires:
                 try:
@@ -266,6 +270,8 @@ class Runner(Generic[T]):
             self._plan.apply(decision, now)
             records[decision.entry_id] = self._book.record(decision.entry_id)
         self._commit(records, messages, (), before)
+        is_slow = self.clock.monotonic() > began + KEEP_UP_SECONDS
+        self._limit = max(1, self._limit // 2) if is_slow else min(BATCH, self._limit * 2)
         for decision, firing in made:
             self._tell(decision, firing)
         return True

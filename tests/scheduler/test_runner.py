@@ -333,3 +333,26 @@ def test_a_kept_definition_of_another_entry_is_left_out_and_nothing_is_forgotten
     run(runner(broker, clock), clock, 5)
     assert "stored entry 'e' is left out" in caplog.text
     assert (broker.records, broker.sent) == ({"e": record}, [])
+
+
+def test_a_slow_process_commits_what_it_has_made_before_its_lease_ends() -> None:
+    """A batch that takes longer than the lease would be refused, made again, and refused again for ever."""
+    broker, clock = Broker(), Clock()
+    entries = [every(60, f"e{number:02}") for number in range(40)]
+    one = runner(broker, clock, *entries)
+    one.step()
+    quick, sizes = one.make, []
+
+    def make(firing: Firing) -> Sequence[str]:
+        clock.passed += 0.05  # of a lease of a second
+        return quick(firing)
+
+    one.make = make
+    clock.passed += 61
+    while len(broker.sent) < len(entries):
+        before, began = len(broker.sent), clock.passed
+        one.step()
+        sizes.append(len(broker.sent) - before)
+        assert clock.passed - began <= 0.3
+    assert sorted(broker.sent) == sorted(ids(entry, clock.passed)[-1] for entry in entries)
+    assert min(sizes) >= 1
