@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
-
-import msgspec
 
 from .aio import awaitable
 from .calling import RpcClient
@@ -18,27 +15,22 @@ from .core.anyevent import checked_pattern
 from .core.api import Api, Event, Rpc
 from .core.batch import Batch
 from .core.claims import ClaimStore
-from .core.codec import encode_event
 from .core.concurrency import Concurrency
 from .core.errors import DeclarationError
-from .core.message import EventMessage, Parcel, Route, Wire
 from .core.ordering import Ordered
 from .core.rate import Rate
 from .core.retry import RetryPolicy
-from .core.schema import encode_event as encode_payload
-from .core.topology import DEAD_LETTER_QUEUE, EVENTS, EVENTS_EXCHANGE, Exchange, Topology, check_name, event_route
+from .core.topology import DEAD_LETTER_QUEUE, check_name
 from .deadletters import DeadLetters
 from .dedupe import Dedupe
 from .drivers import open_claim_store, open_transport
 from .endpoint import Endpoint
-from .firing import AT_ONCE, Terms, terms_of
-from .identity import new_origin
-from .listeners import Listener, spec_of
+from .event_sender import EventSender
+from .listeners import Listener
 from .listening import Listening
 from .middleware import Middleware, checked
-from .pipeline import publish_all, publish_all_async
 from .ports import Transport
-from .publishing import Publication, PublishHook, PublishHooks
+from .publishing import PublishHook
 from .serving import CallEndpoint
 
 if TYPE_CHECKING:
@@ -54,7 +46,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
 
 
-class Bus:
+class Bus(EventSender):
     """One app on the bus. Thread-safe. Connects on first use, so a module may create it.
 
     Args:
@@ -78,7 +70,7 @@ class Bus:
         middleware: Sequence[Middleware] = (),
         claims: str | ClaimStore = "",
     ) -> None:
-        self.name = check_name(name, "the app name")
+        super().__init__(check_name(name, "the app name"))
         self.dead_letter_queue: str = check_name(dead_letter_queue, "the dead-letter queue")
         self._url = url
         self._options = options
@@ -90,11 +82,9 @@ class Bus:
         self._listening = Listening(self.name, store)
         self._calls = CallEndpoint()
         self._endpoints: list[Endpoint] = []
-        self._can_fire = self._can_delay = False
         self._jobs: list[Job] = []
         self._outboxes: list[OutboxStore] = []
         self._middleware = checked(middleware)
-        self._publish_hooks = PublishHooks()
 
     @property
     def url(self) -> str:
@@ -124,84 +114,6 @@ class Bus:
         return self._transport
 
     # -- events ------------------------------------------------------------------------------------------------------
-
-    def fire(
-        self,
-        event: Event,
-        *,
-        delay_seconds: float = 0.0,
-        at: datetime | None = None,
-        expires_seconds: float | None = None,
-        priority: int | None = None,
-    ) -> None:
-        """Publish an event; returns when the broker has taken charge of it.
-
-        Args:
-            delay_seconds: it waits in the broker for so long, and goes to those that listen then.
-            at: the same as a moment with a time zone; one that has passed means now.
-            expires_seconds: a listener that is not free so long after it has arrived does not get it any more.
-            priority: 0 to 9, for listeners with `max_priority`; 9 is handled first.
-
-        Raises:
-            BadArguments: a field or an argument has a value that it cannot have; nothing was sent.
-            ConfigError: the broker has no priorities.
-            TransportError: the broker did not take it.
-        """
-        terms = self._terms(delay_seconds, at, expires_seconds, priority)
-        wire, route, end = self._event(event, terms)
-        sent = self.transport.publish(wire, route, delay_seconds=terms.delay_seconds)
-        if end is not None:
-            sent.add_done_callback(end)
-        sent.result()
-
-    async def fire_async(
-        self,
-        event: Event,
-        *,
-        delay_seconds: float = 0.0,
-        at: datetime | None = None,
-        expires_seconds: float | None = None,
-        priority: int | None = None,
-    ) -> None:
-        """`fire` from a coroutine."""
-        await awaitable(self._fire(event, self._terms(delay_seconds, at, expires_seconds, priority)))
-
-    def fire_all(
-        self,
-        events: Iterable[Event],
-        *,
-        delay_seconds: float = 0.0,
-        at: datetime | None = None,
-        expires_seconds: float | None = None,
-        priority: int | None = None,
-    ) -> int:
-        """Publish many events, as `fire` does, and wait for the broker once; much faster than one by one.
-
-        Args:
-            events: any number; a generator is read as the broker takes them, at most 1,000 being under way.
-
-        Returns:
-            int: how many they were.
-
-        Raises:
-            PartlyPublished: some were not published; it says which. After the first of them no more was begun.
-            BadArguments, ConfigError: as `fire`, for the terms; nothing was sent.
-        """
-        terms = self._terms(delay_seconds, at, expires_seconds, priority)
-        return publish_all(self._fire(event, terms) for event in events)
-
-    async def fire_all_async(
-        self,
-        events: Iterable[Event],
-        *,
-        delay_seconds: float = 0.0,
-        at: datetime | None = None,
-        expires_seconds: float | None = None,
-        priority: int | None = None,
-    ) -> int:
-        """`fire_all` from a coroutine."""
-        terms = self._terms(delay_seconds, at, expires_seconds, priority)
-        return await publish_all_async(self._fire(event, terms) for event in events)
 
     def on(  # noqa: PLR0913  # what a listener is, is said in one place
         self,
@@ -403,31 +315,6 @@ class Bus:
 
     # -- for workers and tools ---------------------------------------------------------------------------------------
 
-    def parcel_of(
-        self,
-        event: Event,
-        *,
-        delay_seconds: float = 0.0,
-        at: datetime | None = None,
-        expires_seconds: float | None = None,
-        priority: int | None = None,
-    ) -> Parcel:
-        """What `fire` would publish, with its id, for somebody who publishes it later. Connects to nothing.
-
-        The terms are those of `fire`, and count from now.
-
-        Raises:
-            BadArguments: a field or an argument has a value that it cannot have.
-            ConfigError: the broker has no priorities.
-        """
-        terms = self._terms(delay_seconds, at, expires_seconds, priority)
-        wire, route, end = self._encoded(event)
-        if end is not None:
-            written: Future[None] = Future()
-            written.set_result(None)
-            end(written)
-        return Parcel(terms.put_on(wire), route, terms.delay_seconds)
-
     def add_outbox(self, store: OutboxStore) -> None:
         """Let `lightbus outbox` and the relays in this app's workers know the tables of an outbox."""
         self._outboxes.append(store)
@@ -504,46 +391,8 @@ class Bus:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _terms(
-        self, delay_seconds: float, at: datetime | None, expires_seconds: float | None, priority: int | None
-    ) -> Terms:
-        if not delay_seconds and at is None and expires_seconds is None and priority is None:
-            return AT_ONCE
-        return terms_of(
-            delay_seconds, at, expires_seconds, priority, now=self._listening.now(), broker=self.transport.capabilities
-        )
-
-    def _fire(self, event: Event, terms: Terms) -> Future[None]:
-        wire, route, end = self._event(event, terms)
-        sent = self.transport.publish(wire, route, delay_seconds=terms.delay_seconds)
-        if end is not None:
-            sent.add_done_callback(end)
-        return sent
-
-    def _event(self, event: Event, terms: Terms) -> tuple[Wire, Route, Callable[[Future[Any]], None] | None]:
-        if not self._can_fire:
-            spec_of(event)
-            self.transport.declare(Topology((Exchange(EVENTS_EXCHANGE, "topic"),)))
-            self._can_fire = True
-        if terms.delay_seconds and not self._can_delay:
-            self.transport.declare(Topology((EVENTS,)))
-            self._can_delay = True
-        wire, route, end = self._encoded(event)
-        return (wire if terms is AT_ONCE else terms.put_on(wire)), route, end
-
-    def _encoded(self, event: Event) -> tuple[Wire, Route, Callable[[Future[Any]], None] | None]:
-        spec = spec_of(event)
-        payload = encode_payload(event)
-        origin, route, end = new_origin(self.name), event_route(spec.name, spec.major), None
-        if self._publish_hooks:
-            publication = Publication(
-                kind="event", name=spec.name, id=origin.id, exchange=route.exchange, routing_key=route.routing_key,
-                trace=dict(origin.trace),
-            )  # fmt: skip
-            end = self._publish_hooks.begin(publication)
-            origin = msgspec.structs.replace(origin, trace=publication.trace)
-        message = EventMessage(origin=origin, name=spec.name, version=spec.version, payload=payload)
-        return encode_event(message), route, end
+    def _now(self) -> float:
+        return self._listening.now()
 
     def _rpc_client(self) -> RpcClient:
         if self._rpc is None:
