@@ -52,10 +52,13 @@ class ClassBasedAutoRetryTask(Task):
 TESTS = """
 import os
 import pytest
+from lightbus.compat import states
 from t.integration.tasks import where
 
 def test_a_process_of_lightbus_serves(manager):
-    name, pid = where.delay().get(timeout=20)
+    result = where.delay()
+    name, pid = result.get(timeout=20)
+    assert result.state == states.SUCCESS
     assert name.startswith("gen") and pid != os.getpid()
 
 def test_listed_and_fails(manager):
