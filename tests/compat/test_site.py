@@ -16,7 +16,7 @@ from tests.processes import ROOT, Processes
 
 PROJECTS = Path(__file__).parent / "projects"
 #: Of what the site does, what an older Celery does not have.
-LACKS = [name for name, since in {"on_commit": (5, 4), "models": (5, 5)}.items() if since > celery.VERSION]
+LACKS = [name for name, since in {"on_commit": (5, 4), "models": (5, 5)}.items() if celery.VERSION[:2] < since]
 
 
 def ask(environment: dict[str, str]) -> dict[str, Any]:
@@ -55,4 +55,4 @@ def test_a_django_project_runs_without_celery_and_comes_to_the_same(redis_url: s
     assert (by_celery.pop("celery"), by_lightbus.pop("celery")) == (True, False)
     assert by_lightbus == by_celery
     assert by_celery["annotated"] == [1, 1, 0]
-    assert by_celery["on_commit"] == [0, [23, 24]]
+    assert by_celery["on_commit"] == (None if "on_commit" in LACKS else [0, [23, 24]])
