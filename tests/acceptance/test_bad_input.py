@@ -113,10 +113,10 @@ def with_header(wire: Wire, name: str, value: object) -> Wire:
 
 
 BAD_TASKS: dict[str, tuple[str, Wire]] = {
-    "body is no JSON": ("undecodable", dataclasses.replace(task(), body=b'[[1, 16], {"')),
-    "body is no text": ("undecodable", dataclasses.replace(task(), body=b"\xff\xfe\x00")),
-    "body is no list of three": ("undecodable", dataclasses.replace(task(), body=b"[[1, 16]]")),
-    "content type": ("undecodable", dataclasses.replace(task(), content_type="application/x-python-serialize")),
+    "body is no JSON": ("undecodable", msgspec.structs.replace(task(), body=b'[[1, 16], {"')),
+    "body is no text": ("undecodable", msgspec.structs.replace(task(), body=b"\xff\xfe\x00")),
+    "body is no list of three": ("undecodable", msgspec.structs.replace(task(), body=b"[[1, 16]]")),
+    "content type": ("undecodable", msgspec.structs.replace(task(), content_type="application/x-python-serialize")),
     "header of a wrong type": ("undecodable", with_header(task(), "retries", "three")),
     "arguments": ("bad-arguments", task(args=(1, 2, 3))),
     "name, handed over too often": ("unknown-name", with_header(task(task="shop.tasks.nothing"), "x-lightbus-hops", 3)),
@@ -139,7 +139,7 @@ def test_a_bad_task_message_is_parked_and_the_next_one_runs(serving: Serving) ->
 
 
 def test_a_task_that_nobody_here_knows_goes_to_celery_as_it_came(serving: Serving) -> None:
-    unknown = dataclasses.replace(task(task="shop.tasks.only_celery_knows"), body=b"not for us to read")
+    unknown = msgspec.structs.replace(task(task="shop.tasks.only_celery_knows"), body=b"not for us to read")
 
     serving.send("unknown", unknown, LIGHTBUS_QUEUE)
 
@@ -158,8 +158,8 @@ def event(name: str = EVENT, **payload: Any) -> Wire:
 
 
 BAD_EVENTS: dict[str, tuple[str, Wire]] = {
-    "body is no JSON": ("bad-arguments", dataclasses.replace(event(), body=b'{"order": ')),
-    "content type": ("undecodable", dataclasses.replace(event(), content_type="text/plain")),
+    "body is no JSON": ("bad-arguments", msgspec.structs.replace(event(), body=b'{"order": ')),
+    "content type": ("undecodable", msgspec.structs.replace(event(), content_type="text/plain")),
     "header of a wrong type": ("undecodable", with_header(event(), "cloudEvents_time", 12)),
     "a number of tries that is none": ("undecodable", with_header(event(), "lightbus_attempt", "many")),
     "name": ("unknown-name", event("shop.orders.vanished")),
@@ -199,9 +199,9 @@ def test_a_call_that_cannot_be_read_is_parked_a_wrong_one_answered_and_the_next_
     before = serving.pids()
     serving.stage.transport.declare(Topology(queues=(Queue(name=ANSWERS),)))
     unreadable = {
-        "content type": dataclasses.replace(call(), content_type="text/plain"),
+        "content type": msgspec.structs.replace(call(), content_type="text/plain"),
         "header of a wrong type": with_header(call(), "lightbus_deadline", 12),
-        "nobody to answer": dataclasses.replace(call(), reply_to=""),
+        "nobody to answer": msgspec.structs.replace(call(), reply_to=""),
         "not of ours": Wire(body=b"{}"),
     }
     wrong = {

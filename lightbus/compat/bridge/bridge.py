@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import msgspec
 from celery import Celery
 from kombu import compression, entity
 from kombu.transport.base import to_rabbitmq_queue_arguments
@@ -221,7 +222,7 @@ class Bridge:
 def _without_expiry(wire: Wire) -> Wire:
     """For Lightbus's worker, which goes by the header and stores REVOKED; the broker would drop it without a word."""
     judged = wire.headers.get("expires") and not wire.headers.get("ignore_result")
-    return dataclasses.replace(wire, expiration_seconds=None) if judged else wire
+    return msgspec.structs.replace(wire, expiration_seconds=None) if judged else wire
 
 
 def _wire_of(message: Any) -> Wire:
