@@ -119,7 +119,10 @@ class AmqpPublisher:
                     else:
                         self._write_frames(publication, frames)
                 except _UNWRITABLE as error:
-                    self._not_written(publication, error)
+                    if self._is_gone():
+                        self._link.sever()
+                    else:
+                        self._not_written(publication, error)
                 except CONNECTION_ERRORS:
                     self._link.sever()  # its thread meets the break and sends this one again
         return publication.future
@@ -166,7 +169,7 @@ class AmqpPublisher:
     def on_tick(self) -> float:
         now = time.monotonic()
         with self._lock:
-            if self._channel is not None:
+            if self._channel is not None and not self._is_gone():
                 self._write_gathered()
             self._expire(now)
             self._idle.notify_all()
@@ -216,7 +219,14 @@ class AmqpPublisher:
             )
             self._write_frames(publication, frames)
         except _UNWRITABLE as error:
+            if self._is_gone():
+                raise ConnectionLost("the connection broke while messages were written to it") from error
             self._not_written(publication, error)
+
+    def _is_gone(self) -> bool:
+        """py-amqp has met a break, and taken its objects apart, while something was to be written."""
+        connection = self._channel.connection
+        return connection is None or connection.transport is None
 
     def _write_frames(self, publication: Publication, frames: bytes | None) -> None:
         """Write it behind what is gathered: the broker numbers messages as they come. Without frames, by py-amqp."""
