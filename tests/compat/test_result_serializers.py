@@ -39,7 +39,10 @@ RICH: dict[str, Any] = {
 def sides(request: pytest.FixtureRequest) -> Iterator[Sides]:
     place, name = request.param
     found = Sides({**place_of(place, request), "result_serializer": name, "accept_content": [name]})
+    before = celery.current_app._get_current_object()
+    found.celery.set_current()  # to whom a pickled group belongs when it is read, and not to an earlier test's app
     yield found
+    before.set_current()
     found.app.close()
     if place == "redis":
         found.celery.backend.result_consumer.stop()
