@@ -19,9 +19,10 @@ CREATE TABLE IF NOT EXISTS permits(
 
 def hold_permit(database: Database, name: str, holder: str, most: int, lease_seconds: float) -> bool:
     """See `lightbus.ports.PermitStore`."""
-    now = time.monotonic()
     with database.transaction() as c:
         c.execute(TABLE)
+        # Now and not before: who has waited for the others would not believe the leases that they took meanwhile.
+        now = time.monotonic()
         c.execute("DELETE FROM permits WHERE name=? AND (until<=? OR until>?+lease)", (name, now, now))
         others = c.execute("SELECT count(*) FROM permits WHERE name=? AND holder<>?", (name, holder)).fetchone()[0]
         kept = c.execute("SELECT 1 FROM permits WHERE name=? AND holder=?", (name, holder)).fetchone() is not None
