@@ -141,11 +141,18 @@ def started(processes: Processes, folder: Path, *options: str) -> tuple[Process,
     return process, int(found[1])
 
 
+PRELOAD = ("--preload",)
+
+
 @pytest.mark.parametrize(
-    "options",
-    [("--preload",), ("--preload", "--worker-class", "gthread", "--threads", "4"), ()],
-    ids=["sync-preload", "gthread-preload", "sync"],
-)
+    ("broker_url", "options"),
+    [
+        ("amqp", PRELOAD), ("redis", PRELOAD), ("sqlite", PRELOAD), ("amqp", ()),
+        ("amqp", (*PRELOAD, "--worker-class", "gthread", "--threads", "4")),
+    ],
+    ids=["amqp-sync-preload", "redis-sync-preload", "sqlite-sync-preload", "amqp-sync", "amqp-gthread-preload"],
+    indirect=["broker_url"],
+)  # fmt: skip
 def test_requests_under_gunicorn_lose_nothing_over_a_kill_and_a_reload(
     tmp_path: Path, broker_url: str, prefix: str, processes: Processes, options: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
