@@ -36,7 +36,8 @@ class TwoWays:
 
     @property
     def capabilities(self) -> Capabilities:
-        return replace(self._write.capabilities, rates=self._read.capabilities.rates)
+        read = self._read.capabilities
+        return replace(self._write.capabilities, rates=read.rates, single_active=read.single_active, permits=False)
 
     def declare(self, topology: Topology) -> None:
         self._read.declare(topology)

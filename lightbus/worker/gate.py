@@ -7,11 +7,8 @@ goes to the broker with a delay, and comes back to its queue about when its turn
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -23,6 +20,7 @@ from ..core.outcome import Forward, Outcome, Requeue
 from ..core.rate import MOST_HELD_SECONDS, Turn
 from ..endpoint import Endpoint, Rated
 from ..ports import RateStore, Transport
+from .holds import Holds
 from .permits import Permits
 from .rates import Rates
 from .turnstile import Turnstile
@@ -47,14 +45,10 @@ class Gate:
     def __init__(self, rates: Rates, permits: Permits, again: Callable[[Work], None], room: Callable[[], int]) -> None:
         self._rates = rates
         self.turnstile = Turnstile(permits, again)
-        self._again = again
         self._room = room
         self._stores: dict[str, RateStore] = {}
-        self._held: list[tuple[float, int, Work]] = []  # a heap: when its turn is, a number, the message
-        self._number = itertools.count()
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._closed = False
+        self._holds = Holds(again)
+        self._asking = threading.Lock()
 
     def add(self, endpoint: Endpoint, transport: Transport) -> None:
         """Before the first message of `endpoint`.
@@ -91,8 +85,8 @@ class Gate:
         name = endpoint.rate_name(work.delivery) if isinstance(endpoint, Rated) else None
         if name is None or not (interval := self._rates.interval_seconds(name)):
             return True
-        with self._changed:  # held over the question, so that there is still room at its answer
-            most = MOST_HELD_SECONDS if len(self._held) < self._room() and not self._closed else 0.0
+        with self._asking:  # held over the question, so that there is still room at its answer
+            most = MOST_HELD_SECONDS if self._holds.count < self._room() else 0.0
             try:
                 turn = self._turn(name, interval, most)
             except TransportError as error:
@@ -101,8 +95,7 @@ class Gate:
             if turn.granted:
                 if not turn.wait_seconds:
                     return True
-                heapq.heappush(self._held, (time.monotonic() + turn.wait_seconds, next(self._number), work))
-                self._wake()
+                self._holds.put(work, turn.wait_seconds)
                 return False
         # Its expiry would run off in the broker: when it is back, its own headers say whether it is too late.
         wire = msgspec.structs.replace(work.delivery.wire, expiration_seconds=None)
@@ -110,35 +103,14 @@ class Gate:
 
     def waiting(self) -> list[Work]:
         """What waits here now; for a look. Any thread."""
-        with self._changed:
-            held = [work for _, _, work in self._held]
-        return held + self.turnstile.waiting()
+        return self._holds.waiting() + self.turnstile.waiting()
 
     def close(self) -> list[Work]:
         """Nothing waits here any more; what did. Any thread."""
-        with self._changed:
-            self._closed = True
-            held, self._held = [work for _, _, work in self._held], []
-            self._changed.notify_all()
-        return held + self.turnstile.close()
+        return self._holds.close() + self.turnstile.close()
 
     def _turn(self, name: str, interval_seconds: float, most_wait_seconds: float) -> Turn:
         store = self._stores.get(name)
         if store is None:
             return self._rates.take(name, most_wait_seconds=most_wait_seconds)
         return store.take_turn(name, interval_seconds, most_wait_seconds=most_wait_seconds)
-
-    def _wake(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="lightbus-gate", daemon=True)
-            self._thread.start()
-        self._changed.notify_all()
-
-    def _run(self) -> None:
-        with self._changed:
-            while not self._closed:
-                left = self._held[0][0] - time.monotonic() if self._held else None
-                if left is not None and left <= 0:
-                    self._again(heapq.heappop(self._held)[2])
-                else:
-                    self._changed.wait(left)

@@ -1,4 +1,4 @@
-"""Messages that are tried again in this process, after a while and without losing their place."""
+"""Messages that wait in this process for a while: for their rate, or to be tried again without losing their place."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ class Holds:
                 self._thread = threading.Thread(target=self._run, name="lightbus-holds", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
+
+    @property
+    def count(self) -> int:
+        """How many wait here now."""
+        return len(self._held)
 
     def waiting(self) -> list[Work]:
         """What waits here now; for a look. Any thread."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -77,6 +78,7 @@ def main(arguments: Sequence[str]) -> int:
         help="celery: its own, to compare; none may fail",
     )
     chosen, rest = parser.parse_known_args(arguments)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # by which worker and brokers end too
     if not install_missing():
         return 2
     celery = version("celery")
