@@ -25,6 +25,7 @@ from tests.processes import ROOT
 from tests.tools.run import install_missing
 
 BROKERS = ("redis", "rabbitmq")
+INTERRUPT_SECONDS = 30.0
 CACHE = ROOT / ".celery-suite"
 
 
@@ -63,7 +64,22 @@ def run(broker: str, worker: str, suite: Path, arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="lightbus-celery-suite-") as folder:
         with environment(broker, worker, Path(folder)) as told:
             told["PYTHONPATH"] = os.pathsep.join(map(str, [suite, ROOT, ROOT / "scheduler"]))
-            return subprocess.run(command, cwd=suite, env=told, check=False).returncode
+            # A group of its own: Ctrl-C then comes to pytest once, from here.
+            tests = subprocess.Popen(command, cwd=suite, env=told, start_new_session=True)
+            try:
+                return tests.wait()
+            finally:
+                _interrupt(tests)
+
+
+def _interrupt(tests: subprocess.Popen[bytes]) -> None:
+    """Let pytest end its worker, which it alone knows; it is killed when it does not within a while."""
+    if tests.poll() is None:
+        tests.terminate()
+        try:
+            tests.wait(INTERRUPT_SECONDS)
+        except subprocess.TimeoutExpired:
+            tests.kill()
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 from collections.abc import Collection, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +34,11 @@ KNOWN_SECONDS = 60
 
 
 # The worker
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """SIGTERM interrupts, as Ctrl-C does: fixtures end what they have started. SIGINT itself may be ignored here."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

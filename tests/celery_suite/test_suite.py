@@ -7,13 +7,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from tests.celery_suite.known import BETTER, KNOWN
 from tests.celery_suite.names import BROKER, FOLDER, WORKER
 from tests.celery_suite.sdist import SHA256, SuiteUnavailable, fetch
-from tests.processes import ROOT
+from tests.processes import ROOT, wait_for
 
 CONFTEST = """
 import os
@@ -81,6 +83,18 @@ def test_needs_no_worker():
     assert False
 """
 
+STUCK = """
+import time
+from pathlib import Path
+from t.integration.tasks import where
+
+def test_does_not_end(manager):
+    name, pid = where.delay().get(timeout=20)
+    Path("worker.part").write_text(str(pid))
+    Path("worker.part").rename("worker.pid")
+    time.sleep(300)
+"""
+
 LISTS = """
 from importlib.metadata import version
 from tests.celery_suite import known
@@ -96,28 +110,56 @@ known.KNOWN, known.BETTER = {version("celery"): listed + EXTRA}, {version("celer
 """
 
 
-def run(folder: Path, redis_url: str, extra: str = "[]") -> subprocess.CompletedProcess[str]:
+def written(folder: Path, redis_url: str, tests: str, lists: str) -> dict[str, Any]:
+    """A suite with `tests`; what to start its pytest with."""
     suite = folder / "suite"
-    files = {"conftest.py": CONFTEST, "tasks.py": TASKS, "test_small.py": TESTS, "__init__.py": ""}
+    files = {"conftest.py": CONFTEST, "tasks.py": TASKS, "test_small.py": tests, "__init__.py": ""}
     (suite / "t" / "integration").mkdir(parents=True)
     (suite / "t" / "__init__.py").touch()
     (suite / "pytest.ini").write_text("[pytest]\nxfail_strict = true\n")
-    (suite / "lists.py").write_text(LISTS.replace("EXTRA", extra))
+    (suite / "lists.py").write_text(lists)
     for name, text in files.items():
         (suite / "t" / "integration" / name).write_text(text)
     paths = os.pathsep.join(map(str, [suite, ROOT, ROOT / "scheduler"]))
     told = {"TEST_BROKER": redis_url, "TEST_BACKEND": redis_url, FOLDER: str(folder), BROKER: "redis"}
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "celery.contrib.pytest", "-p", "lists",
-         "-p", "tests.celery_suite.plugin", "-rA", "--tb=short", "t/integration"],
-        cwd=suite, env={**os.environ, **told, WORKER: "lightbus", "PYTHONPATH": paths},
-        capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
+    return {"cwd": suite, "env": {**os.environ, **told, WORKER: "lightbus", "PYTHONPATH": paths}}
+
+
+COMMAND = [
+    sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "celery.contrib.pytest", "-p", "lists",
+    "-p", "tests.celery_suite.plugin", "-rA", "--tb=short", "t/integration",
+]  # fmt: skip
+
+
+NO_LISTS = """
+from importlib.metadata import version
+from tests.celery_suite import known
+
+known.KNOWN, known.BETTER = {version("celery"): []}, {version("celery"): set()}
+"""
+
+
+def run(folder: Path, redis_url: str, extra: str = "[]") -> subprocess.CompletedProcess[str]:
+    suite = written(folder, redis_url, TESTS, LISTS.replace("EXTRA", extra))
+    return subprocess.run(COMMAND, **suite, capture_output=True, text=True, timeout=100, check=False)
 
 
 def outcomes(report: str) -> dict[str, str]:
     """Test to its outcome, from pytest's short summary."""
     return {name: word for word, name in re.findall(r"^([A-Z]+) t/integration/test_small\.py::(\w+)", report, re.M)}
+
+
+def test_a_run_that_is_ended_by_sigterm_ends_its_worker(tmp_path: Path, redis_url: str) -> None:
+    suite = written(tmp_path, redis_url, STUCK, NO_LISTS)
+    tests = subprocess.Popen(COMMAND, **suite)
+    told = suite["cwd"] / "worker.pid"
+    wait_for(told.exists, 60, "a task to run")
+    pid = int(told.read_text())
+
+    tests.terminate()
+    tests.wait(60)
+
+    wait_for(lambda: not psutil.pid_exists(pid), 10, "the worker's process to end")
 
 
 def test_a_test_has_to_come_out_as_the_list_says(tmp_path: Path, redis_url: str) -> None:
